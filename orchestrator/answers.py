@@ -1,0 +1,75 @@
+"""What the controller expects of whoever reads answers: find one in a text, say whether two are the same.
+
+Implementations live in `orchestrator.verifiers` and are found by name in the entry points `orchestrator.answers`.
+`AnswerClasses` groups the answers of one job; votes count classes, never strings.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class AnswerReader(Protocol):
+    """Reads final answers."""
+
+    @property
+    def instruction(self) -> str:
+        """What to ask of a model so that its answer can be found."""
+        ...
+
+    @property
+    def cue(self) -> str:
+        """Text that makes a model that has been cut off state its answer next."""
+        ...
+
+    def extract(self, text: str) -> str | None:
+        """The final answer in ``text``; None if there is none."""
+        ...
+
+    def key(self, answer: str) -> str | None:
+        """A canonical form, when the answer is plain (a number, a choice, a word): equal keys mean equal answers.
+
+        None means that only `equivalent` can tell.
+        """
+        ...
+
+    async def equivalent(self, left: str, right: str) -> bool:
+        """Whether two answers mean the same; False when that cannot be decided in time."""
+        ...
+
+
+class AnswerClasses:
+    """Equivalence classes of the answers of one job, in the order in which they came.
+
+    A class is named by its first member, so that names are the same whenever answers come in the same order.
+    """
+
+    def __init__(self, reader: AnswerReader) -> None:
+        self._reader = reader
+        self._by_answer: dict[str, str] = {}
+        self._by_key: dict[str, str] = {}
+        self._representatives: list[str] = []
+
+    async def classify(self, answer: str) -> str:
+        """The class of ``answer``: an earlier answer that means the same, or itself."""
+        if (known := self._by_answer.get(answer)) is not None:
+            return known
+        key = self._reader.key(answer)
+        found = self._by_key.get(key) if key is not None else None
+        if found is None:
+            found = await self._search(answer, key)
+        if found is None:
+            found = answer
+            self._representatives.append(answer)
+        self._by_answer[answer] = found
+        if key is not None:
+            self._by_key.setdefault(key, found)
+        return found
+
+    async def _search(self, answer: str, key: str | None) -> str | None:
+        for representative in self._representatives:
+            if key is not None and self._reader.key(representative) is not None:
+                continue  # two plain answers with different keys differ
+            if await self._reader.equivalent(representative, answer):
+                return representative
+        return None

@@ -1,0 +1,98 @@
+"""What was spent: one record for everything that costs, added up without loss.
+
+The record is filled where work is settled (the controller) and shown everywhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
+
+_MAXIMA = frozenset({"max_sequential_tokens", "peak_parallel_sequences"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Compute spent. Counts are exact integers; ``a + b`` adds, and takes the larger of peaks.
+
+    Attributes:
+        prompt_tokens: Tokens read as prompts, once for all samples of one request.
+        cached_prompt_tokens: The part of `prompt_tokens` whose KV was already there.
+        output_tokens: Tokens sampled, end-of-sequence tokens included.
+        discarded_draft_tokens: Draft tokens that verification rejected.
+        lost_tokens: Tokens paid for and lost when a process died; part of the totals.
+        model_calls: Sequences sampled, or forward passes asked for by a verifier.
+        verifier_calls: Trajectories scored.
+        verifier_tokens: Tokens (prompt and output) spent by verifiers, by model; part of the totals.
+        tool_calls: Tools called.
+        max_sequential_tokens: Longest chain of tokens that had to be generated one after another.
+        peak_parallel_sequences: Most sequences in flight at once.
+        unique_kv_tokens: Tokens of the tree with shared prefixes counted once.
+        logical_kv_tokens: The same as if no prefix were shared.
+        flops: Floating point operations of the forward passes.
+        effective_flops: Compute plus memory traffic in FLOPs (see `orchestrator.cost`).
+        picodollars: 1e-12 US dollars; integers, so that sums are exact.
+        wall_s: Seconds from start to end, waits for people excluded.
+        is_estimated: Some counts come from a server that was cut off or did not say.
+        overrun_tokens: Tokens a remote server produced beyond what was reserved.
+    """
+
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    discarded_draft_tokens: int = 0
+    lost_tokens: int = 0
+    model_calls: int = 0
+    verifier_calls: int = 0
+    verifier_tokens: dict[str, int] = field(default_factory=dict)
+    tool_calls: int = 0
+    max_sequential_tokens: int = 0
+    peak_parallel_sequences: int = 0
+    unique_kv_tokens: int = 0
+    logical_kv_tokens: int = 0
+    flops: int = 0
+    effective_flops: int = 0
+    picodollars: int = 0
+    wall_s: float = 0.0
+    is_estimated: bool = False
+    overrun_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and output tokens together, cached ones included."""
+        return self.prompt_tokens + self.output_tokens
+
+    @property
+    def usd(self) -> float:
+        """US dollars."""
+        return self.picodollars / 1e12
+
+    def __add__(self, other: Usage) -> Usage:
+        merged: dict[str, Any] = {}  # Any: values of several types, keyed by field name
+        for name in _FIELD_NAMES:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "verifier_tokens":
+                merged[name] = {key: mine.get(key, 0) + theirs.get(key, 0) for key in mine | theirs}
+            elif name == "is_estimated":
+                merged[name] = mine or theirs
+            elif name in _MAXIMA:
+                merged[name] = max(mine, theirs)
+            else:
+                merged[name] = mine + theirs
+        return Usage(**merged)
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields that are not zero, as JSON values."""
+        return {name: value for name in _FIELD_NAMES if (value := getattr(self, name))}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """The inverse of `to_json`; unknown fields are ignored, so that old journals can be read."""
+        return cls(**{name: data[name] for name in _FIELD_NAMES if name in data})
+
+    def with_wall(self, wall_s: float) -> Usage:
+        """The same usage with its wall-clock time set."""
+        return replace(self, wall_s=wall_s)
+
+
+_FIELD_NAMES = tuple(item.name for item in fields(Usage))
