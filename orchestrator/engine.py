@@ -275,7 +275,8 @@ class Engine(Protocol):
 
     def cancel(self, request_id: str) -> None:
         """Ends a request: each live sample gets a `Finished` (cancelled) with its exact count within one decode
-        step, and the stream ends. Unknown ids are ignored."""
+        step, and the stream ends. Unknown ids are ignored.
+        """
         ...
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:

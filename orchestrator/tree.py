@@ -1,0 +1,218 @@
+"""The reasoning tree: immutable spans of text linked to their parents, and what each was scored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.engine import FinishReason, Message, Prompt, Span
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """A span of text: a whole sample, one step of a search, or a root that holds a conversation.
+
+    Attributes:
+        id: Unique in the tree; says which action bought it (``"3.1"`` is sample 1 of action 3), so it is the same on
+            every replay.
+        parent: The node it continues; None for roots.
+        messages: The conversation, for roots.
+        forced: Text put before the model's own (for instance "Wait"); part of `text`.
+        text: What this node adds to its parent.
+        token_ids: Ids of `text` in the vocabulary `tokenizer`; None where the engine does not know them.
+        tokenizer: Fingerprint of that vocabulary.
+        model: The model that wrote it.
+        finish: Why it ended; None for roots.
+        finish_detail: The stop string or monitor that ended it.
+        output_tokens: Tokens sampled for it.
+        logprob: Sum of the log probabilities of its tokens; None unless asked for.
+        answer: The final answer its trajectory states; None if none was found.
+        answer_class: The equivalence class of that answer within the job.
+    """
+
+    id: str
+    parent: Node | None = None
+    messages: tuple[Message, ...] = ()
+    forced: str = ""
+    text: str = ""
+    token_ids: tuple[int, ...] | None = None
+    tokenizer: str | None = None
+    model: str = ""
+    finish: FinishReason | None = None
+    finish_detail: str | None = None
+    output_tokens: int = 0
+    logprob: float | None = None
+    answer: str | None = None
+    answer_class: str | None = None
+
+    @property
+    def is_root(self) -> bool:
+        """Whether it holds a conversation and no text."""
+        return self.parent is None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the model has said all it wanted to: it ended its turn, or its answer stood."""
+        return self.finish is FinishReason.END or (
+            self.finish is FinishReason.MONITOR and self.finish_detail == "answer_complete"
+        )
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was ended from outside in the middle of a thought."""
+        return self.finish in {FinishReason.LENGTH, FinishReason.CANCELLED}
+
+    @property
+    def depth(self) -> int:
+        """Nodes above it."""
+        return len(self.path()) - 1
+
+    def path(self) -> tuple[Node, ...]:
+        """Nodes from the root to this one."""
+        nodes: list[Node] = []
+        node: Node | None = self
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        return tuple(reversed(nodes))
+
+    @property
+    def root(self) -> Node:
+        """The node at the top of its path."""
+        node = self
+        while node.parent is not None:
+            node = node.parent
+        return node
+
+    @property
+    def trajectory(self) -> str:
+        """All text from the root to the end of this node."""
+        return "".join(node.text for node in self.path())
+
+    @property
+    def trajectory_tokens(self) -> int:
+        """Tokens sampled along the path."""
+        return sum(node.output_tokens for node in self.path())
+
+    def prompt(self, *, forced: str = "") -> Prompt:
+        """What an engine continues to extend this node, optionally after ``forced`` text."""
+        path = self.path()
+        spans = [span for node in path[1:] for span in _spans_of(node)]
+        if forced:
+            spans.append(Span(forced))
+        return Prompt(path[0].messages, tuple(spans))
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; the parent is given by its id."""
+        data: dict[str, Any] = {"id": self.id, "parent": self.parent.id if self.parent else None, "text": self.text}
+        if self.messages:
+            data["messages"] = [[message.role, message.content] for message in self.messages]
+        for name in _OPTIONAL:
+            value = getattr(self, name)
+            if value not in {None, "", 0}:
+                data[name] = value
+        if self.token_ids is not None:
+            data["token_ids"] = list(self.token_ids)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], parents: Mapping[str, Node]) -> Node:
+        """The inverse of `to_json`."""
+        ids = data.get("token_ids")
+        finish = data.get("finish")
+        return cls(
+            id=data["id"],
+            parent=parents[data["parent"]] if data["parent"] is not None else None,
+            messages=tuple(Message(role, content) for role, content in data.get("messages", ())),
+            text=data["text"],
+            token_ids=None if ids is None else tuple(ids),
+            finish=None if finish is None else FinishReason(finish),
+            **{name: data[name] for name in _OPTIONAL if name in data and name != "finish"},
+        )
+
+
+_OPTIONAL = (
+    "forced",
+    "tokenizer",
+    "model",
+    "finish",
+    "finish_detail",
+    "output_tokens",
+    "logprob",
+    "answer",
+    "answer_class",
+)
+
+
+def _spans_of(node: Node) -> Iterator[Span]:
+    if node.forced:
+        yield Span(node.forced)
+    own_text = node.text[len(node.forced) :]
+    if own_text or node.token_ids:
+        yield Span(own_text, node.token_ids, node.tokenizer)
+
+
+class Tree:
+    """All nodes of one job and their scores."""
+
+    def __init__(self, root: Node) -> None:
+        self.root = root
+        self._nodes: dict[str, Node] = {root.id: root}
+        self._scores: dict[str, dict[str, float]] = {}
+
+    def add(self, node: Node) -> None:
+        """Adds a node whose parent is in the tree (or replaces an earlier version of it)."""
+        assert node.parent is None or node.parent.id in self._nodes, f"{node.id}: parent is not in the tree"
+        self._nodes[node.id] = node
+
+    def __getitem__(self, node_id: str) -> Node:
+        return self._nodes[node_id]
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._nodes
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._nodes.values())
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    @property
+    def nodes(self) -> Mapping[str, Node]:
+        """Nodes by id."""
+        return self._nodes
+
+    def leaves(self) -> list[Node]:
+        """Nodes that hold text and that nothing continues, in order of creation."""
+        parents = {node.parent.id for node in self if node.parent is not None}
+        return [node for node in self if not node.is_root and node.id not in parents]
+
+    def record_score(self, node: Node, verifier: str, score: float) -> None:
+        """Notes a score in [0, 1]."""
+        self._scores.setdefault(node.id, {})[verifier] = score
+
+    def scores(self, node: Node) -> Mapping[str, float]:
+        """Scores of a node by verifier."""
+        return self._scores.get(node.id, {})
+
+    def kv_tokens(self) -> tuple[int, int]:
+        """Tokens sampled that a KV cache would hold: (each node once, each leaf's whole path)."""
+        unique = sum(node.output_tokens for node in self)
+        logical = sum(leaf.trajectory_tokens for leaf in self.leaves())
+        return unique, logical
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Nodes in order of creation, each with its scores."""
+        return [{**node.to_json(), "scores": dict(self.scores(node))} for node in self]
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError if a link is broken."""
+        for node in self:
+            assert node.parent is None or self._nodes[node.parent.id] is not None, f"{node.id}: lost parent"
+            assert node.is_root == bool(node.messages), f"{node.id}: roots, and only roots, hold conversations"
+
+
+def path_tokens(nodes: Iterable[Node]) -> int:
+    """Longest chain of sampled tokens among the paths of ``nodes``."""
+    return max((node.trajectory_tokens for node in nodes), default=0)
