@@ -260,8 +260,8 @@ class Catalogue:
         folder = self.cache.folder
         if error.errno in _DISK_FULL:
             message = (
-                f"no room for model {entry.name!r} ({_size(entry.size_bytes)}) in {folder}: {error.strerror}; free some "
-                "or set TTC_CACHE_DIR to a folder on a larger disk; the download continues where it stopped"
+                f"no room for model {entry.name!r} ({_size(entry.size_bytes)}) in {folder}: {error.strerror}; free "
+                "some or set TTC_CACHE_DIR to a folder on a larger disk; the download continues where it stopped"
             )
         else:
             message = f"cannot write model {entry.name!r} to {folder}: {error.strerror or error}; set TTC_CACHE_DIR"

