@@ -15,7 +15,7 @@ from orchestrator.workers.catalogue.entries import (
     UrlSource,
     WheelSource,
 )
-from orchestrator.workers.catalogue.progress import Progress, ProgressCallback, SourceFailedError
+from orchestrator.workers.catalogue.progress import Progress, ProgressCallback, SourceFailed
 from orchestrator.workers.catalogue.settings import CatalogueSettings
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "Progress",
     "ProgressCallback",
     "ResolvedModel",
-    "SourceFailedError",
+    "SourceFailed",
     "SourceKind",
     "Transports",
     "UrlSource",

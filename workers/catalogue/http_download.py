@@ -16,7 +16,7 @@ from typing import Protocol, cast
 
 from orchestrator.workers.catalogue.entries import HubSource, UrlSource
 from orchestrator.workers.catalogue.partial import PartialFile
-from orchestrator.workers.catalogue.progress import SourceFailedError
+from orchestrator.workers.catalogue.progress import SourceFailed
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
@@ -52,7 +52,7 @@ def address_of(source: HubSource | UrlSource) -> str:
         return source.url
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     if not endpoint.startswith(("https://", "http://")):
-        raise SourceFailedError(f"HF_ENDPOINT={endpoint!r} is not an http address")
+        raise SourceFailed(f"HF_ENDPOINT={endpoint!r} is not an http address")
     quoted = (urllib.parse.quote(part) for part in (source.repo, source.revision, source.file))
     return "{}/{}/resolve/{}/{}".format(endpoint, *quoted)
 
@@ -67,7 +67,7 @@ def download(
     """Completes ``target``; asks only for the bytes it lacks, and again after interruptions.
 
     Raises:
-        SourceFailedError: No new byte in four attempts, or a reply that will not change.
+        SourceFailed: No new byte in four attempts, or a reply that will not change.
     """
     address = address_of(source)
     token = os.environ.get("HF_TOKEN", "") if isinstance(source, HubSource) else ""
@@ -83,12 +83,12 @@ def download(
             if error.code == 416:
                 target.truncate(0)
             elif error.code not in _MOMENTARY_STATUSES:
-                raise SourceFailedError(reason + _hint(error.code)) from error
+                raise SourceFailed(reason + _hint(error.code)) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = _reason(error)
         idle_attempts = 0 if target.length > before else idle_attempts + 1
         if idle_attempts >= _MAX_IDLE_ATTEMPTS:
-            raise SourceFailedError(reason)
+            raise SourceFailed(reason)
         if idle_attempts:
             sleep(0.5 * 2**idle_attempts * random.uniform(0.5, 1.0))  # noqa: S311  # jitter
 
@@ -104,9 +104,7 @@ def _continue(address: str, target: PartialFile, *, token: str, opener: UrlOpene
             target.truncate(0)  # the server sends the whole file
         offered = response.headers.get("Content-Length", "")
         if offered.isdigit() and target.length + int(offered) != target.size_bytes:
-            raise SourceFailedError(
-                f"offers {target.length + int(offered):,} bytes where {target.size_bytes:,} are pinned"
-            )
+            raise SourceFailed(f"offers {target.length + int(offered):,} bytes where {target.size_bytes:,} are pinned")
         while chunk := response.read(_CHUNK_BYTES):
             target.append(chunk)
 

