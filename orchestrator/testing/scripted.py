@@ -1,0 +1,444 @@
+"""`ScriptedEngine`: a deterministic engine with no model in it, for tests, docs and simulation.
+
+It owns request bookkeeping, latencies and faults; what is said is the script's business (`scripts`), how one sample
+is cut into tokens that of `scripted_sample`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.cost import ModelCost
+from orchestrator.engine import (
+    MAX_UNREAD_TOKENS,
+    Capability,
+    EngineHealth,
+    GenerateRequest,
+    GenerationEvent,
+    ModelDescription,
+    Prefilled,
+    Prompt,
+    check_capabilities,
+)
+from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest, UnknownName
+from orchestrator.testing.arithmetic import arithmetic
+from orchestrator.testing.faults import Fault, FaultKind, FaultPlan
+from orchestrator.testing.scripted_sample import ReplyTokens, ScriptedSample, SpokenReply
+from orchestrator.testing.scripts import Script, ScriptLike, as_script, babble, share
+from orchestrator.testing.vocabulary import Vocabulary, WordVocabulary, text_of
+
+ALL_CAPABILITIES = frozenset(Capability) - {Capability.GRAMMAR}
+_TURN_TOKENS = 4
+"""What the pretended chat template adds to each message, and the assistant's header to the whole."""
+_REMEMBERED_PREFIXES = 65_536
+_FOREVER_S = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """How long a scripted engine pretends to take.
+
+    Attributes:
+        prefill_s: Before the first event.
+        prefill_token_s: And this much for each prompt token that is not cached.
+        token_s: For each token of a sample; samples run side by side.
+        jitter: Samples are faster or slower by up to this share, drawn by their seeds. In [0, 1).
+    """
+
+    prefill_s: float = 0.0
+    prefill_token_s: float = 0.0
+    token_s: float = 0.0
+    jitter: float = 0.0
+
+
+NO_LATENCY = Latency()
+
+
+@dataclass(slots=True, eq=False)
+class _Live:
+    """A request being served; `sleeper` is cancelled to wake it."""
+
+    samples: list[ScriptedSample] = field(default_factory=list)
+    is_cancelled: bool = False
+    sleeper: asyncio.Task[None] | None = None
+    token_s: list[float] = field(default_factory=list)
+    due: list[tuple[float, int, int]] = field(default_factory=list)  # heap of (ready_s, turn, sample)
+    now_s: float = 0.0
+    turn: int = -1
+    delivered_tokens: int = 0
+
+    def wake(self) -> None:
+        if self.sleeper is not None:
+            self.sleeper.cancel()
+
+
+@dataclass(slots=True)
+class _Counters:
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    decode_steps: int = 0
+
+
+class ScriptedEngine:
+    """Says what its script says, token by token, as an engine with a model would; implements `Engine` and `Tokenizes`.
+
+    The same prompt and seed give the same text; at temperature 0 every seed counts as 0. Deadlines are left to the
+    reader. Work is done only when the reader asks for the next event, so nothing runs ahead of it.
+
+    Args:
+        script: What it says; see `scripts.as_script` for the short forms.
+        name: As the fleet calls it.
+        latency: How long it pretends to take.
+        faults: What goes wrong and when.
+        capabilities: What it declares and accepts. GRAMMAR only means that the script is trusted to obey it.
+        cost: Parameters, shape and prices.
+        context_length: Tokens of prompt and reply together.
+        tokens_per_delta: Most tokens in a `Delta`, from 1 to 32.
+        vocabulary: Its tokens.
+        sleep: Waits for seconds; another clock's for tests. Not called with zero latency.
+        keep_log: Whether `log` grows.
+
+    Attributes:
+        log: Requests in order of arrival, refused ones included.
+        released: What `release` was called with: (tree, prompts kept).
+    """
+
+    def __init__(
+        self,
+        script: ScriptLike,
+        *,
+        name: str = "scripted",
+        latency: Latency = NO_LATENCY,
+        faults: FaultPlan | None = None,
+        capabilities: Iterable[Capability] = ALL_CAPABILITIES,
+        cost: ModelCost | None = None,
+        context_length: int = 32768,
+        tokens_per_delta: int = 32,
+        vocabulary: Vocabulary | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        keep_log: bool = True,
+    ) -> None:
+        if not 1 <= tokens_per_delta <= MAX_UNREAD_TOKENS:
+            raise InvalidRequest(
+                f"tokens_per_delta must be from 1 to {MAX_UNREAD_TOKENS}, not {tokens_per_delta}",
+                field="tokens_per_delta",
+                value=tokens_per_delta,
+            )
+        self.log: list[GenerateRequest] = []
+        self.released: list[tuple[str, tuple[Prompt, ...]]] = []
+        self._script: Script = as_script(script)
+        self._vocabulary: Vocabulary = vocabulary or WordVocabulary()
+        self._description = ModelDescription(
+            name=name,
+            engine="scripted",
+            context_length=context_length,
+            cost=cost or ModelCost(),
+            tokenizer=self._vocabulary.fingerprint,
+            capabilities=frozenset(capabilities),
+        )
+        self._latency = latency
+        self._faults = faults
+        self._tokens_per_delta = tokens_per_delta
+        self._sleep = sleep
+        self._keep_log = keep_log
+        self._spoken = SpokenReply(self._vocabulary)
+        self._live: dict[str, _Live] = {}
+        self._seen: set[int] = set()
+        self._counters = _Counters()
+        self._num_calls = 0
+        self._num_unseeded = 0
+        self._deaths_left = 0
+        self._is_closed = False
+
+    # Engine
+
+    def describe(self) -> ModelDescription:
+        """The model and what can be done with it."""
+        return self._description
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
+        """Samples from a prompt; see `Engine.generate`.
+
+        Raises:
+            InvalidRequest: The request id is in use, or a sample may not have a single token.
+            ContextOverflow: Prompt and one token do not fit.
+            CapabilityMissing: The request needs what this engine was told to lack.
+            EngineFailed: As planned, or the engine was closed.
+        """
+        call, self._num_calls = self._num_calls, self._num_calls + 1
+        if self._keep_log:
+            self.log.append(request)
+        prefilled = self._admit(request)
+        fault = self._fault(call, request)
+        live = _Live()
+        self._live[request.request_id] = live
+        self._counters.requests += 1
+        try:
+            if fault is not None and fault.is_lie and self._description.counts_exactly:
+                raise ValueError(
+                    f"an engine with exact counts cannot be made to lie ({fault.kind}); drop STRICT_COUNTS"
+                )
+            if fault is not None and fault.kind in {FaultKind.FAIL, FaultKind.HANG} and fault.after_tokens == 0:
+                await self._break(fault, live)
+            slowness = fault.factor if fault is not None and fault.kind is FaultKind.SLOW else 1.0
+            unread = prefilled.prompt_tokens - prefilled.cached_tokens
+            await self._pause((self._latency.prefill_s + self._latency.prefill_token_s * unread) * slowness, live)
+            live.samples = self._samples(request, prefilled.prompt_tokens, fault)
+            self._counters.prompt_tokens += prefilled.prompt_tokens
+            self._counters.cached_prompt_tokens += prefilled.cached_tokens
+            self._remember(request.cache_salt, request.prompt, "")
+            yield prefilled
+            self._schedule(live, slowness)
+            while events := await self._next_events(request, live, fault):
+                for event in events:
+                    yield event
+                self._check_open()
+        finally:
+            self._live.pop(request.request_id, None)
+
+    def cancel(self, request_id: str) -> None:
+        """Ends a request; unknown ids are ignored."""
+        live = self._live.get(request_id)
+        if live is not None:
+            live.is_cancelled = True
+            live.wake()
+
+    async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
+        """Noted in `released`; the prefix memory forgets nothing."""
+        self.released.append((tree_id, tuple(keep)))
+
+    async def health(self) -> EngineHealth:
+        """Exact counters; output tokens are those delivered."""
+        counters = self._counters
+        return EngineHealth(
+            is_ready=not self._is_closed and not self._deaths_left,
+            detail="closed" if self._is_closed else "failing as planned" if self._deaths_left else "",
+            live_sequences=sum(sample.is_live for live in self._live.values() for sample in live.samples),
+            requests=counters.requests,
+            prompt_tokens=counters.prompt_tokens,
+            cached_prompt_tokens=counters.cached_prompt_tokens,
+            output_tokens=counters.output_tokens,
+            decode_steps=counters.decode_steps,
+        )
+
+    async def aclose(self) -> None:
+        """Live requests fail with `EngineFailed`; safe to call twice."""
+        self._is_closed = True
+        for live in self._live.values():
+            live.wake()
+
+    # Tokenizes
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Tokens of the messages, four more for each and for the reply's header, and of what is written already."""
+        messages = sum(len(self._vocabulary.tokenize(turn.content)) + _TURN_TOKENS for turn in prompt.messages)
+        return messages + _TURN_TOKENS + len(self._spoken.continuation(prompt).ids)
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """Ids of plain text."""
+        return self._vocabulary.tokenize(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of ids."""
+        return text_of(self._vocabulary, token_ids)
+
+    # For tests
+
+    @property
+    def live_requests(self) -> frozenset[str]:
+        """Ids of the requests being served."""
+        return frozenset(self._live)
+
+    def die(self, num_requests: int) -> None:
+        """The next ``num_requests`` requests fail before their first event, as after a crash."""
+        self._deaths_left = num_requests
+
+    # Inside
+
+    def _admit(self, request: GenerateRequest) -> Prefilled:
+        self._check_open()
+        check_capabilities(request, self._description)
+        if request.request_id in self._live:
+            raise InvalidRequest("the request id is in use", field="request_id", value=request.request_id)
+        if any(sample.max_tokens < 1 for sample in request.samples):
+            raise InvalidRequest("max_tokens must be at least 1", field="max_tokens")
+        prompt_tokens = self.count_prompt_tokens(request.prompt)
+        if prompt_tokens + 1 > self._description.context_length:
+            raise ContextOverflow(
+                model=self._description.name,
+                prompt_tokens=prompt_tokens,
+                context_length=self._description.context_length,
+            )
+        cached = min(self._cached_tokens(request), prompt_tokens - 1)
+        return Prefilled(prompt_tokens, cached)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise EngineFailed("the engine is closed", model=self._description.name, is_retryable=False)
+
+    def _fault(self, call: int, request: GenerateRequest) -> Fault | None:
+        if self._deaths_left:
+            self._deaths_left -= 1
+            return Fault(message="the scripted engine is down")
+        return None if self._faults is None else self._faults(call, request)
+
+    async def _break(self, fault: Fault, live: _Live) -> None:
+        if fault.kind is FaultKind.HANG:
+            while not live.is_cancelled:
+                await self._pause(_FOREVER_S, live)
+        else:
+            raise EngineFailed(fault.message, model=self._description.name, is_retryable=fault.is_retryable)
+
+    async def _pause(self, seconds: float, live: _Live) -> None:
+        """Waits, less long if the request is cancelled; lets others run in any case."""
+        if live.is_cancelled:
+            return
+        if seconds <= 0:
+            await asyncio.sleep(0)
+        else:
+            async with asyncio.TaskGroup() as group:
+                live.sleeper = group.create_task(self._sleep_for(seconds))
+            live.sleeper = None
+        self._check_open()
+
+    async def _sleep_for(self, seconds: float) -> None:
+        await self._sleep(seconds)
+
+    def _samples(self, request: GenerateRequest, prompt_tokens: int, fault: Fault | None) -> list[ScriptedSample]:
+        room = self._description.context_length - prompt_tokens
+        extra = fault.extra_tokens if fault is not None and fault.kind is FaultKind.OVERRUN else 0
+        miscount = fault.extra_tokens if fault is not None and fault.kind is FaultKind.MISCOUNT else 0
+        samples: list[ScriptedSample] = []
+        for index, spec in enumerate(request.samples):
+            seed = self._effective_seed(request, spec.seed)
+            limit = min(spec.max_tokens, room) + extra
+            reply = self._reply_tokens(request.prompt, seed, limit)
+            samples.append(
+                ScriptedSample(index, reply, self._vocabulary, request, seed=seed, limit=limit, lie=miscount)
+            )
+        return samples
+
+    def _effective_seed(self, request: GenerateRequest, seed: int) -> int:
+        if request.sampling.is_greedy:
+            return 0
+        if Capability.SEEDS in self._description.capabilities:
+            return seed
+        self._num_unseeded += 1
+        return self._num_unseeded
+
+    def _reply_tokens(self, prompt: Prompt, seed: int, limit: int) -> ReplyTokens:
+        whole = self._script(Prompt(prompt.messages), seed)
+        if not prompt.continuation:
+            return self._spoken.tokens(whole, limit=limit)
+        rest = self._spoken.rest(whole, self._spoken.continuation(prompt), limit=limit)
+        return rest or self._spoken.tokens(self._script(prompt, seed), limit=limit)
+
+    def _schedule(self, live: _Live, slowness: float) -> None:
+        live.token_s = [self._latency.token_s * slowness * self._jitter(sample.seed) for sample in live.samples]
+        for sample in live.samples:
+            self._push(live, sample, start_s=0.0, turn=0)
+
+    def _push(self, live: _Live, sample: ScriptedSample, *, start_s: float, turn: int) -> None:
+        num_tokens = sample.num_next(self._tokens_per_delta)
+        heapq.heappush(live.due, (start_s + live.token_s[sample.index] * num_tokens, turn, sample.index))
+
+    async def _next_events(
+        self, request: GenerateRequest, live: _Live, fault: Fault | None
+    ) -> Sequence[GenerationEvent]:
+        """The sample that is due next advances by one delta; nothing once all have ended."""
+        wanted = self._tokens_per_delta
+        if fault is not None and fault.kind in {FaultKind.FAIL, FaultKind.HANG}:
+            if live.delivered_tokens == fault.after_tokens:
+                await self._break(fault, live)
+            wanted = min(wanted, fault.after_tokens - live.delivered_tokens)
+        if not live.due:
+            return ()
+        ready_s, turn, index = live.due[0]
+        if ready_s > live.now_s:
+            await self._pause(ready_s - live.now_s, live)
+            live.now_s = ready_s
+        elif turn != live.turn:
+            await self._pause(0, live)
+        if live.is_cancelled:
+            return self._cancel_all(request, live)
+        if turn != live.turn:
+            live.turn = turn
+            self._counters.decode_steps += 1
+        heapq.heappop(live.due)
+        sample = live.samples[index]
+        delta, finished = sample.take(wanted)
+        live.delivered_tokens += delta.num_tokens
+        self._counters.output_tokens += delta.num_tokens
+        if finished is None:
+            self._push(live, sample, start_s=ready_s, turn=turn + 1)
+            return (delta,)
+        self._remember(request.cache_salt, request.prompt, sample.text)
+        return (delta, finished)
+
+    def _cancel_all(self, request: GenerateRequest, live: _Live) -> Sequence[GenerationEvent]:
+        live.due.clear()
+        events: list[GenerationEvent] = []
+        for sample in live.samples:
+            if sample.is_live:
+                events += sample.cancel()
+                self._remember(request.cache_salt, request.prompt, sample.text)
+        return events
+
+    def _jitter(self, seed: int) -> float:
+        return 1.0 + self._latency.jitter * (2 * share(seed, "jitter") - 1) if self._latency.jitter else 1.0
+
+    def _remember(self, salt: str, prompt: Prompt, text: str) -> None:
+        if len(self._seen) >= _REMEMBERED_PREFIXES:
+            self._seen.clear()
+        self._seen.add(hash((salt, prompt.messages, prompt.continuation_text + text)))
+
+    def _cached_tokens(self, request: GenerateRequest) -> int:
+        """Tokens of the longest prefix of whole spans that has been read or written before."""
+        prompt = request.prompt
+        for num_spans in range(len(prompt.continuation), -1, -1):
+            prefix = Prompt(prompt.messages, prompt.continuation[:num_spans])
+            if hash((request.cache_salt, prefix.messages, prefix.continuation_text)) in self._seen:
+                return self.count_prompt_tokens(prefix)
+        return 0
+
+
+_SCRIPTS: dict[str, Callable[[], Script]] = {"arithmetic": arithmetic, "babble": babble}
+
+
+async def open_engine(
+    model: str = "arithmetic",
+    *,
+    name: str | None = None,
+    latency_s: float = 0.0,
+    token_s: float = 0.0,
+    **options: object,
+) -> ScriptedEngine:
+    """A scripted engine by the name of its script, as in ``--model scripted:arithmetic``; needs no model.
+
+    Args:
+        model: ``arithmetic``, ``babble``, or ``say=TEXT``.
+        name: As the fleet calls it; the script's name if left out.
+        latency_s: Before the first token.
+        token_s: For each token.
+        options: None are known.
+
+    Raises:
+        UnknownName: There is no such script.
+        InvalidRequest: There is no such option.
+    """
+    if options:
+        option = min(options)
+        raise InvalidRequest(f"the scripted engine has no option {option!r}", field=option, value=options[option])
+    if model.startswith("say="):
+        script: ScriptLike = model.removeprefix("say=")
+    elif model in _SCRIPTS:
+        script = _SCRIPTS[model]()
+    else:
+        raise UnknownName(kind="script", name=model, known=[*_SCRIPTS, "say=TEXT"])
+    latency = Latency(prefill_s=latency_s, token_s=token_s)
+    return ScriptedEngine(script, name=name or model, latency=latency, keep_log=False)
