@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from orchestrator.clock import Clock, SystemClock
 from orchestrator.cost import ModelCost
 from orchestrator.engine import (
     MAX_UNREAD_TOKENS,
@@ -26,6 +27,7 @@ from orchestrator.engine import (
 from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest, UnknownName
 from orchestrator.testing.arithmetic import arithmetic
 from orchestrator.testing.faults import Fault, FaultKind, FaultPlan
+from orchestrator.testing.prefix_memory import PrefixMemory
 from orchestrator.testing.scripted_sample import ReplyTokens, ScriptedSample, SpokenReply
 from orchestrator.testing.scripts import Script, ScriptLike, as_script, babble, share
 from orchestrator.testing.vocabulary import Vocabulary, WordVocabulary, text_of
@@ -33,7 +35,6 @@ from orchestrator.testing.vocabulary import Vocabulary, WordVocabulary, text_of
 ALL_CAPABILITIES = frozenset(Capability) - {Capability.GRAMMAR}
 _TURN_TOKENS = 4
 """What the pretended chat template adds to each message, and the assistant's header to the whole."""
-_REMEMBERED_PREFIXES = 65_536
 _FOREVER_S = 10**6
 
 
@@ -55,6 +56,7 @@ class Latency:
 
 
 NO_LATENCY = Latency()
+NO_SALT = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -100,7 +102,7 @@ class ScriptedEngine:
         context_length: Tokens of prompt and reply together.
         tokens_per_delta: Most tokens in a `Delta`, from 1 to 32.
         vocabulary: Its tokens.
-        sleep: Waits for seconds; another clock's for tests. Not called with zero latency.
+        clock: Waits; not asked with zero latency.
         keep_log: Whether `log` grows.
 
     Attributes:
@@ -120,7 +122,7 @@ class ScriptedEngine:
         context_length: int = 32768,
         tokens_per_delta: int = 32,
         vocabulary: Vocabulary | None = None,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Clock | None = None,
         keep_log: bool = True,
     ) -> None:
         if not 1 <= tokens_per_delta <= MAX_UNREAD_TOKENS:
@@ -144,11 +146,11 @@ class ScriptedEngine:
         self._latency = latency
         self._faults = faults
         self._tokens_per_delta = tokens_per_delta
-        self._sleep = sleep
+        self._clock: Clock = clock or SystemClock()
         self._keep_log = keep_log
         self._spoken = SpokenReply(self._vocabulary)
         self._live: dict[str, _Live] = {}
-        self._seen: set[int] = set()
+        self._prefixes = PrefixMemory()
         self._counters = _Counters()
         self._num_calls = 0
         self._num_unseeded = 0
@@ -189,9 +191,7 @@ class ScriptedEngine:
             unread = prefilled.prompt_tokens - prefilled.cached_tokens
             await self._pause((self._latency.prefill_s + self._latency.prefill_token_s * unread) * slowness, live)
             live.samples = self._samples(request, prefilled.prompt_tokens, fault)
-            self._counters.prompt_tokens += prefilled.prompt_tokens
-            self._counters.cached_prompt_tokens += prefilled.cached_tokens
-            self._remember(request.cache_salt, request.prompt, "")
+            self._read(request.cache_salt, request.prompt, prefilled)
             yield prefilled
             self._schedule(live, slowness)
             while events := await self._next_events(request, live, fault):
@@ -258,6 +258,25 @@ class ScriptedEngine:
         """The next ``num_requests`` requests fail before their first event, as after a crash."""
         self._deaths_left = num_requests
 
+    # For subclasses that can do more with a prompt than continue it
+
+    async def read_prompt(self, prompt: Prompt, *, num_more_tokens: int = 0) -> Prefilled:
+        """Reads a prompt, and more tokens after it, as one request of its own kind.
+
+        Raises:
+            ContextOverflow: They do not fit.
+            EngineFailed: As planned, or the engine was closed.
+        """
+        self._check_open()
+        if self._deaths_left:
+            await self._break(self._death(), _Live())
+        read = self._prefill(NO_SALT, prompt, num_more_tokens=num_more_tokens)
+        unread = read.prompt_tokens - read.cached_tokens
+        await self._pause(self._latency.prefill_s + self._latency.prefill_token_s * unread, _Live())
+        self._counters.requests += 1
+        self._read(NO_SALT, prompt, read)
+        return read
+
     # Inside
 
     def _admit(self, request: GenerateRequest) -> Prefilled:
@@ -267,15 +286,28 @@ class ScriptedEngine:
             raise InvalidRequest("the request id is in use", field="request_id", value=request.request_id)
         if any(sample.max_tokens < 1 for sample in request.samples):
             raise InvalidRequest("max_tokens must be at least 1", field="max_tokens")
-        prompt_tokens = self.count_prompt_tokens(request.prompt)
+        return self._prefill(request.cache_salt, request.prompt, num_more_tokens=0)
+
+    def _prefill(self, salt: str, prompt: Prompt, *, num_more_tokens: int) -> Prefilled:
+        prompt_tokens = self.count_prompt_tokens(prompt) + num_more_tokens
         if prompt_tokens + 1 > self._description.context_length:
             raise ContextOverflow(
                 model=self._description.name,
                 prompt_tokens=prompt_tokens,
                 context_length=self._description.context_length,
             )
-        cached = min(self._cached_tokens(request), prompt_tokens - 1)
-        return Prefilled(prompt_tokens, cached)
+        return Prefilled(prompt_tokens, self._cached_tokens(salt, prompt, prompt_tokens))
+
+    def _cached_tokens(self, salt: str, prompt: Prompt, prompt_tokens: int) -> int:
+        """Tokens that need not be read again; the last one always is."""
+        prefix = self._prefixes.longest(salt, prompt)
+        return 0 if prefix is None else min(self.count_prompt_tokens(prefix), prompt_tokens - 1)
+
+    def _read(self, salt: str, prompt: Prompt, prefilled: Prefilled) -> None:
+        """The prompt has been read: counted and remembered."""
+        self._counters.prompt_tokens += prefilled.prompt_tokens
+        self._counters.cached_prompt_tokens += prefilled.cached_tokens
+        self._prefixes.add(salt, prompt)
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -283,9 +315,12 @@ class ScriptedEngine:
 
     def _fault(self, call: int, request: GenerateRequest) -> Fault | None:
         if self._deaths_left:
-            self._deaths_left -= 1
-            return Fault(message="the scripted engine is down")
+            return self._death()
         return None if self._faults is None else self._faults(call, request)
+
+    def _death(self) -> Fault:
+        self._deaths_left -= 1
+        return Fault(message="the scripted engine is down")
 
     async def _break(self, fault: Fault, live: _Live) -> None:
         if fault.kind is FaultKind.HANG:
@@ -302,12 +337,9 @@ class ScriptedEngine:
             await asyncio.sleep(0)
         else:
             async with asyncio.TaskGroup() as group:
-                live.sleeper = group.create_task(self._sleep_for(seconds))
+                live.sleeper = group.create_task(self._clock.sleep(seconds))
             live.sleeper = None
         self._check_open()
-
-    async def _sleep_for(self, seconds: float) -> None:
-        await self._sleep(seconds)
 
     def _samples(self, request: GenerateRequest, prompt_tokens: int, fault: Fault | None) -> list[ScriptedSample]:
         room = self._description.context_length - prompt_tokens
@@ -377,7 +409,7 @@ class ScriptedEngine:
         if finished is None:
             self._push(live, sample, start_s=ready_s, turn=turn + 1)
             return (delta,)
-        self._remember(request.cache_salt, request.prompt, sample.text)
+        self._prefixes.add(request.cache_salt, request.prompt, sample.text)
         return (delta, finished)
 
     def _cancel_all(self, request: GenerateRequest, live: _Live) -> Sequence[GenerationEvent]:
@@ -386,25 +418,11 @@ class ScriptedEngine:
         for sample in live.samples:
             if sample.is_live:
                 events += sample.cancel()
-                self._remember(request.cache_salt, request.prompt, sample.text)
+                self._prefixes.add(request.cache_salt, request.prompt, sample.text)
         return events
 
     def _jitter(self, seed: int) -> float:
         return 1.0 + self._latency.jitter * (2 * share(seed, "jitter") - 1) if self._latency.jitter else 1.0
-
-    def _remember(self, salt: str, prompt: Prompt, text: str) -> None:
-        if len(self._seen) >= _REMEMBERED_PREFIXES:
-            self._seen.clear()
-        self._seen.add(hash((salt, prompt.messages, prompt.continuation_text + text)))
-
-    def _cached_tokens(self, request: GenerateRequest) -> int:
-        """Tokens of the longest prefix of whole spans that has been read or written before."""
-        prompt = request.prompt
-        for num_spans in range(len(prompt.continuation), -1, -1):
-            prefix = Prompt(prompt.messages, prompt.continuation[:num_spans])
-            if hash((request.cache_salt, prefix.messages, prefix.continuation_text)) in self._seen:
-                return self.count_prompt_tokens(prefix)
-        return 0
 
 
 _SCRIPTS: dict[str, Callable[[], Script]] = {"arithmetic": arithmetic, "babble": babble}
