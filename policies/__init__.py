@@ -1,6 +1,10 @@
 """How to spend: one algorithm a file."""
 
 from orchestrator.policies.adaptive_consistency import adaptive_consistency
+from orchestrator.policies.best_of_n import best_of_n
+from orchestrator.policies.budget_forcing import budget_forcing
+from orchestrator.policies.cascade import cascade
+from orchestrator.policies.early_stopping import early_stopping, expected_samples
 from orchestrator.policies.self_consistency import self_consistency
 from orchestrator.policies.single import single
 from orchestrator.policies.voting import Votes, dirichlet_leader_probability, leader_probability
@@ -8,7 +12,12 @@ from orchestrator.policies.voting import Votes, dirichlet_leader_probability, le
 __all__ = [
     "Votes",
     "adaptive_consistency",
+    "best_of_n",
+    "budget_forcing",
+    "cascade",
     "dirichlet_leader_probability",
+    "early_stopping",
+    "expected_samples",
     "leader_probability",
     "self_consistency",
     "single",

@@ -1,0 +1,36 @@
+"""One suite over all policies that are installed."""
+
+import pytest
+
+from orchestrator.testing.policy_contract import PolicyCase, PolicyContract, installed_policies
+
+POLICIES = installed_policies()
+
+CASES = [
+    PolicyCase(POLICIES["single"], max_samples=1),
+    PolicyCase(POLICIES["best_of_n"], {"n": 5}, max_samples=5),
+    PolicyCase(POLICIES["best_of_n"], {"n": 5, "weighted": True}, max_samples=5),
+    PolicyCase(POLICIES["self_consistency"], {"n": 7}, max_samples=7),
+    PolicyCase(POLICIES["self_consistency"], {"n": 7, "ties": "logprob"}, max_samples=7),
+    PolicyCase(POLICIES["adaptive_consistency"], {"max_samples": 12}, max_samples=12),
+    PolicyCase(POLICIES["adaptive_consistency"], {"max_samples": 12, "rule": "dirichlet"}, max_samples=12),
+    PolicyCase(POLICIES["adaptive_consistency"], {"max_samples": 12}, max_samples=12, target_confidence=0.6),
+    PolicyCase(POLICIES["early_stopping"], {"window": 3, "max_samples": 10}, max_samples=10),
+    PolicyCase(POLICIES["budget_forcing"], {"max_thinking_tokens": 60}, max_samples=3),
+    PolicyCase(POLICIES["budget_forcing"], {"num_ignores": 4, "end_of_thinking": "</think>"}, max_samples=6),
+    PolicyCase(POLICIES["cascade"], {"n_large": 2}, max_samples=8),
+    PolicyCase(POLICIES["cascade"], {"n_small": 1}, max_samples=2, target_confidence=0.99),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestInstalledPolicies(PolicyContract):
+    pass
+
+
+def test_every_installed_policy_is_under_contract():
+    assert {case.spec.name for case in CASES} == set(POLICIES)
+
+
+def test_a_policy_is_registered_under_its_own_name():
+    assert {name: spec.name for name, spec in POLICIES.items()} == {name: name for name in POLICIES}
