@@ -37,6 +37,10 @@ class AnswerReader(Protocol):
         """Whether two answers mean the same; False when that cannot be decided in time."""
         ...
 
+    async def aclose(self) -> None:
+        """Frees what it holds; safe to call twice."""
+        ...
+
 
 class AnswerClasses:
     """Equivalence classes of the answers of one job, in the order in which they came.
@@ -65,6 +69,16 @@ class AnswerClasses:
         if key is not None:
             self._by_key.setdefault(key, found)
         return found
+
+    def restore(self, answer: str, answer_class: str) -> None:
+        """Notes what `classify` said in an earlier life of the job, without deciding it again."""
+        for member in (answer_class, answer):
+            if member not in self._by_answer:
+                self._by_answer[member] = answer_class
+                if (key := self._reader.key(member)) is not None:
+                    self._by_key.setdefault(key, answer_class)
+        if answer_class not in self._representatives:
+            self._representatives.append(answer_class)
 
     async def _search(self, answer: str, key: str | None) -> str | None:
         for representative in self._representatives:
