@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 MAX_UNREAD_TOKENS = 32
-"""An engine may run at most this many tokens per sequence ahead of what its reader has taken. With progress marks
-at most 32 tokens apart, this bounds what a crash can lose per sequence to 64 tokens."""
+"""An engine may run at most this many tokens per sequence ahead of what its reader has taken, and one that runs ahead
+delivers at most 16 tokens a delta. With a progress mark after every 16 tokens taken (`orchestrator.journal`), a crash
+loses at most 15 + 16 + 32 < 64 tokens per sequence beyond its last mark."""
 
 
 class Capability(StrEnum):
@@ -154,7 +155,7 @@ class TokenAlternatives:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """More of one sample: at most 32 tokens.
+    """More of one sample: at most 32 tokens (16 from an engine that runs ahead of its reader).
 
     Attributes:
         index: Which sample.

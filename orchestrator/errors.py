@@ -324,3 +324,16 @@ def _shortened(value: object) -> object:
     if isinstance(value, str) and len(value) > _SHOWN_CHARS:
         return f"{value[:_SHOWN_CHARS]}... ({len(value)} characters)"
     return value
+
+
+def from_fields(fields: dict[str, object]) -> TtcError:
+    """The error that `TtcError.fields` came from; unknown codes give a `RunFailure`."""
+    kinds = {kind.code: kind for kind in _all_kinds(TtcError)}
+    values = {name: value for name, value in fields.items() if name not in {"code", "message"}}
+    return _rebuild(kinds.get(str(fields["code"]), RunFailure), str(fields["message"]), values)
+
+
+def _all_kinds(kind: type[TtcError]) -> Iterable[type[TtcError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _all_kinds(child)

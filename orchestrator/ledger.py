@@ -60,6 +60,15 @@ class Reservation:
         over = (max(0, getattr(actual, name) - getattr(self.amount, name)) for name in AMOUNT_NAMES)
         return Amount(*over)
 
+    def grow(self, extra: Amount) -> None:
+        """Sets more aside for the same work.
+
+        Raises:
+            BudgetExhausted: It does not fit; the reservation is as it was.
+        """
+        self._ledger.reserve(extra)
+        self.amount += extra
+
     def refund(self) -> None:
         """Nothing was spent."""
         self.settle(NOTHING)

@@ -1,0 +1,95 @@
+"""The configuration: one tree, read once, from ``TTC_`` variables and a TOML file, with the variables in front.
+
+A nested field is written with two underscores: ``TTC_LLAMA_CPP__NUM_THREADS=4``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from orchestrator.errors import InvalidRequest
+
+
+class LlamaCppSettings(BaseModel):
+    """The embedded engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_threads: int | None = Field(None, ge=1, description="Threads for decoding; cores - 1 by default")
+    context_cells: int | None = Field(None, ge=256, description="Cells of the KV cache")
+    max_sequences: int | None = Field(None, ge=1, le=256, description="Sequences decoded at once")
+
+
+class OpenAISettings(BaseModel):
+    """Servers that speak the OpenAI protocol."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str | None = Field(None, description="Used when a model specification names no address")
+    api_key: SecretStr | None = Field(None, description="Sent to base_url only, never to an address given elsewhere")
+
+
+class Settings(BaseSettings):
+    """All settings with their defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="TTC_", env_nested_delimiter="__", extra="ignore", frozen=True)
+    file: ClassVar[Path | None] = None
+
+    model: str = Field("qwen2.5-coder-0.5b", description="The small model")
+    large: str | None = Field(None, description="The large model")
+    policy: str = Field("adaptive_consistency", description="Policy of jobs that name none")
+    max_sample_tokens: int = Field(1024, ge=1, le=1_000_000, description="Most tokens per sample")
+    store: str | None = Field(None, description="Where jobs are kept: a path, memory: or sqlite:PATH")
+    llama_cpp: LlamaCppSettings = LlamaCppSettings()
+    openai: OpenAISettings = OpenAISettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # part of the hook's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments go before variables, variables before the file."""
+        path = config_path()
+        toml = (TomlConfigSettingsSource(settings_cls, path),) if path.is_file() else ()
+        return (init_settings, env_settings, *toml)
+
+
+def config_path() -> Path:
+    """The configuration file: ``$TTC_CONFIG``, or ``ttc/config.toml`` in the user's configuration folder."""
+    if given := os.environ.get("TTC_CONFIG"):
+        return Path(given)
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(base) / "ttc" / "config.toml"
+
+
+def read_settings(**overrides: Any) -> Settings:  # Any: values of several types; pydantic checks them
+    """The configuration as it stands now.
+
+    Raises:
+        InvalidRequest: A value cannot be used; names the variable or key and the value.
+    """
+    path = config_path()
+    if os.environ.get("TTC_CONFIG") and not path.is_file():
+        raise InvalidRequest(f"TTC_CONFIG={str(path)!r} is not a file", field="TTC_CONFIG", value=str(path))
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        parts = [str(part) for part in problem["loc"]]
+        name = "TTC_" + "__".join(parts).upper()
+        shown = "..." if "key" in name.lower() else repr(problem.get("input"))
+        raise InvalidRequest(
+            f"setting {'.'.join(parts)} ({name}) = {shown} is not valid: {problem['msg']}", field=name
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} is not valid TOML: {error}", field="TTC_CONFIG", value=str(path)) from None

@@ -1,0 +1,214 @@
+"""Buys model work for a verifier: reserves, journals, generates, settles; a refusal is a None, not an error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from orchestrator.budget import NOTHING, Amount
+from orchestrator.controller.context import RunContext
+from orchestrator.controller.purchase import amount_of, prompt_bound, sample_amount, sample_usage
+from orchestrator.engine import (
+    Delta,
+    Engine,
+    Finished,
+    GenerateRequest,
+    Prefilled,
+    Prompt,
+    SampleSpec,
+    ScoresTokens,
+    Tokenizes,
+    TokenScores,
+    require,
+)
+from orchestrator.errors import BudgetExhausted, CapabilityMissing, EngineFailed
+from orchestrator.ledger import Reservation
+from orchestrator.sampling import GREEDY, Sampling, derived_seed
+from orchestrator.usage import Usage
+from orchestrator.verifier import Completion
+
+_LOG = logging.getLogger(__name__)
+
+
+class JobMeter:
+    """The `orchestrator.verifier.Meter` of one `Score` action.
+
+    Attributes:
+        usage: What the verifier has spent.
+    """
+
+    def __init__(self, run: RunContext, position: int) -> None:
+        self._run = run
+        self._position = position
+        self._num_bought = 0
+        self.usage = Usage()
+
+    async def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        model: str = "verifier",
+        sampling: Sampling = GREEDY,
+        stop: Sequence[str] = (),
+        num_logprobs: int = 0,
+        seed: int = 0,
+    ) -> Sequence[Completion | None]:
+        """One sample of each prompt; see `orchestrator.verifier.Meter`."""
+        name, engine = self._run.fleet.resolve(model)
+        requests: list[GenerateRequest] = []
+        for prompt in prompts:
+            number = self._num_bought + len(requests)
+            drawn = derived_seed(self._run.spec.seed, "verifier", self._position, seed, number)
+            requests.append(
+                GenerateRequest(
+                    request_id=self._run.next_request_id(),
+                    prompt=prompt,
+                    samples=(SampleSpec(drawn, max_tokens),),
+                    sampling=sampling,
+                    stop=tuple(stop),
+                    num_logprobs=num_logprobs,
+                    tree_id=self._run.job_id,
+                    deadline_s=self._run.remaining_s,
+                )
+            )
+        self._num_bought += len(requests)
+        reservations = await self._reserve(engine, [(request.prompt, max_tokens) for request in requests])
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self._one(name, engine, request, reservation))
+                for request, reservation in zip(requests, reservations, strict=True)
+                if reservation is not None
+            ]
+        results = iter(running)
+        return [None if reservation is None else next(results).result() for reservation in reservations]
+
+    async def score_tokens(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], *, model: str = "verifier"
+    ) -> Sequence[TokenScores | None]:
+        """Log probabilities of given texts; see `orchestrator.verifier.Meter`."""
+        name, engine = self._run.fleet.resolve(model)
+        scorer = require(engine, ScoresTokens, fleet=self._run.fleet)
+        tokenizer = require(engine, Tokenizes, fleet=self._run.fleet)
+        ids = [tokenizer.tokenize(text) for text in continuations]
+        reservations = await self._reserve(
+            engine, [(prompt, 0) for prompt in prompts], extra_prompt=[len(tokens) for tokens in ids]
+        )
+        results: list[TokenScores | None] = []
+        for prompt, tokens, reservation in zip(prompts, ids, reservations, strict=True):
+            if reservation is None:
+                results.append(None)
+                continue
+            scores = None
+            try:
+                scores = await scorer.score_tokens(prompt, tokens)
+            except EngineFailed:
+                _LOG.warning("verifier model failed", extra={"model": name})
+            read = scores.prompt_tokens if scores else 0
+            cached = scores.cached_tokens if scores else 0
+            self._settle(name, engine, reservation, prompt_tokens=read, cached_tokens=cached, output_tokens=0)
+            results.append(scores)
+        return results
+
+    async def _reserve(
+        self, engine: Engine, wanted: Sequence[tuple[Prompt, int]], *, extra_prompt: Sequence[int] = ()
+    ) -> list[Reservation | None]:
+        """Money for each piece of work, in order, and one journal row for all; None where it does not fit."""
+        cost = engine.describe().cost
+        reservations: list[Reservation | None] = []
+        total = NOTHING
+        for index, (prompt, max_tokens) in enumerate(wanted):
+            context = prompt_bound(engine, prompt) + (extra_prompt[index] if extra_prompt else 0)
+            amount = sample_amount(cost, context_tokens=context, prompt_tokens=context, output_tokens=max_tokens)
+            try:
+                self._run.check_interruption()
+                reservations.append(self._run.ledger.reserve(amount))
+                total += amount
+            except BudgetExhausted as error:
+                self._run.note_limit(error)
+                reservations.append(None)
+        if total != NOTHING:
+            await self._note_dispatch(total)
+        return reservations
+
+    async def _note_dispatch(self, total: Amount) -> None:
+        data = {"a": self._position, "r": self._run.next_request_id(), "units": [], "reserved": total.to_json()}
+        await self._run.recorder.write("dispatch", data)
+
+    async def _one(
+        self, name: str, engine: Engine, request: GenerateRequest, reservation: Reservation
+    ) -> Completion | None:
+        def stop_now() -> None:
+            engine.cancel(request.request_id)
+
+        text: list[str] = []
+        first_token: tuple[tuple[str, float], ...] = ()
+        prefilled, finished, counted = Prefilled(0), None, 0
+        self._run.on_interrupt.add(stop_now)
+        try:
+            async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # async generators
+                async for event in events:
+                    if isinstance(event, Prefilled):
+                        prefilled = event
+                    elif isinstance(event, Finished):
+                        finished = event
+                    elif isinstance(event, Delta):
+                        if not counted:
+                            first_token = _first_token(engine, event)
+                        counted += event.num_tokens
+                        text.append(event.text)
+        except (EngineFailed, CapabilityMissing) as error:
+            _LOG.warning("verifier model failed", extra={"model": name})
+            if isinstance(error, CapabilityMissing):
+                raise
+        finally:
+            self._run.on_interrupt.discard(stop_now)
+            self._settle(
+                name,
+                engine,
+                reservation,
+                prompt_tokens=prefilled.prompt_tokens,
+                cached_tokens=prefilled.cached_tokens,
+                output_tokens=max(counted, finished.output_tokens if finished else 0),
+            )
+        if finished is None:
+            return None
+        return Completion(
+            text="".join(text), finish=finished.reason, output_tokens=finished.output_tokens, first_token=first_token
+        )
+
+    def _settle(
+        self,
+        name: str,
+        engine: Engine,
+        reservation: Reservation,
+        *,
+        prompt_tokens: int,
+        cached_tokens: int,
+        output_tokens: int,
+    ) -> None:
+        usage = sample_usage(
+            engine.describe().cost,
+            context_tokens=prompt_tokens,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=cached_tokens,
+            output_tokens=output_tokens,
+        )
+        usage = replace(usage, verifier_tokens={name: usage.total_tokens})
+        reservation.settle(amount_of(usage))
+        self._run.add_usage(usage)
+        self.usage += usage
+
+
+def _first_token(engine: Engine, delta: Delta) -> tuple[tuple[str, float], ...]:
+    if not delta.alternatives:
+        return ()
+    likeliest = delta.alternatives[0]
+    texts = [
+        token if isinstance(token, str) else engine.detokenize([token]) if isinstance(engine, Tokenizes) else ""
+        for token in likeliest.tokens
+    ]
+    return tuple(zip(texts, likeliest.logprobs, strict=True))

@@ -1,0 +1,405 @@
+"""Carries out actions: one method for each, which journals what it did and returns the policy's outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from orchestrator.actions import (
+    Action,
+    Answer,
+    AskHuman,
+    CallTool,
+    Cancel,
+    Commit,
+    Compute,
+    Conclude,
+    Embed,
+    Expand,
+    Next,
+    Propose,
+    Release,
+    Samples,
+    Score,
+    ScoreList,
+    Snapshot,
+    Start,
+    Stream,
+)
+from orchestrator.budget import Amount
+from orchestrator.controller.context import RunContext
+from orchestrator.controller.expansion import Expansion
+from orchestrator.controller.meter import JobMeter
+from orchestrator.controller.purchase import amount_of, sample_usage
+from orchestrator.engine import Embeds, FinishReason, require
+from orchestrator.errors import PolicyFailed, TtcError, UnknownName, from_fields
+from orchestrator.isolation import KillablePool
+from orchestrator.journal import Json, RecordedAction, encode_action, roots_of
+from orchestrator.monitors import AnswerComplete
+from orchestrator.sampling import GREEDY
+from orchestrator.scoring_guard import GuardedVerifier
+from orchestrator.tree import Node
+from orchestrator.usage import Usage
+from orchestrator.verifier import Candidate
+
+TOOL_TIMEOUT_S = 60.0
+COMPUTE_TIMEOUT_S = 120.0
+
+
+class WaitingForHuman(Exception):  # noqa: N818  # not an error: the job pauses
+    """The job cannot go on before somebody answers."""
+
+    def __init__(self, question: str) -> None:
+        super().__init__(question)
+        self.question = question
+
+
+class Performer:
+    """Carries out the actions of one job.
+
+    Args:
+        run: The job.
+        verifier: Finds a verifier by name.
+        pool: Gives the processes for `Compute`.
+        is_offline: Only what the journal holds may be used (a replay without models).
+    """
+
+    def __init__(
+        self,
+        run: RunContext,
+        *,
+        verifier: Callable[[str], GuardedVerifier],
+        pool: Callable[[], KillablePool],
+        is_offline: bool = False,
+    ) -> None:
+        self._run = run
+        self._verifier = verifier
+        self._pool = pool
+        self._is_offline = is_offline
+        self._streams: dict[int, Expansion] = {}
+        self.proposal: Answer | None = None
+        self._handlers: dict[type, Callable[..., Awaitable[Any]]] = {  # Any: outcomes differ by action
+            Expand: self._expand,
+            Start: self._start,
+            Next: self._next,
+            Cancel: self._cancel,
+            Score: self._score,
+            Embed: self._embed,
+            Release: self._release,
+            Propose: self._propose,
+            Commit: self._commit,
+            Conclude: self._conclude,
+            Compute: self._compute,
+            CallTool: self._call_tool,
+            AskHuman: self._ask_human,
+        }
+
+    async def perform(self, position: int, action: Action) -> Any:  # Any: outcomes differ by action
+        """Does what the policy asked for, or takes the outcome from the journal.
+
+        Raises:
+            TtcError: To be thrown into the policy.
+            ReplayDiverged: The journal holds another action here.
+            WaitingForHuman: Nobody has answered yet.
+        """
+        handler = self._handlers.get(type(action))
+        if handler is None:
+            raise PolicyFailed(f"the policy yielded {type(action).__name__}, which is not an action")
+        encoded = encode_action(action)
+        recorded = self._run.recording.check(position, encoded)
+        if recorded is not None and recorded.done is not None and "error" in recorded.done:
+            raise from_fields(recorded.done["error"])
+        if self._is_offline and (recorded is None or recorded.done is None):
+            raise PolicyFailed(f"the journal ends before action {position} ({encoded['type']}); it cannot be replayed")
+        for root in roots_of(action):
+            if root["id"] not in self._run.tree:
+                self._run.tree.add(Node.from_json(root, {}))
+        try:
+            return await handler(position, action, encoded, recorded)
+        except TtcError as error:
+            self._note_done(position, encoded, {}, error=error)
+            raise
+
+    async def aclose(self) -> None:
+        """Ends streams that the policy has left open."""
+        for stream in self._streams.values():
+            if not stream.is_over:
+                await stream.cancel()
+
+    # -- journal -----------------------------------------------------------------------------------------------
+
+    def _begin(self, position: int, action: Action, encoded: Json, recorded: RecordedAction | None) -> None:
+        self._run.check_interruption()
+        if recorded is None:
+            roots = roots_of(action)
+            self._run.recorder.add("begin", {"a": position, "action": encoded, **({"roots": roots} if roots else {})})
+
+    def _note_done(self, position: int, encoded: Json, outcome: Json, *, error: TtcError | None = None) -> None:
+        data: Json = {"a": position, "action": encoded, "outcome": outcome, "t": round(self._run.elapsed_s, 3)}
+        if error is not None:
+            data["error"] = error.fields()
+        if "usage" in outcome:
+            data["usage"] = outcome.pop("usage")
+        self._run.recorder.add("done", data)
+
+    async def _finish(self, position: int, encoded: Json, outcome: Json) -> None:
+        self._note_done(position, encoded, outcome)
+        await self._run.recorder.flush()
+
+    def _snapshot_of(self, recorded: RecordedAction | None) -> Snapshot:
+        if recorded is None or recorded.done is None:
+            return self._run.snapshot()
+        return Snapshot(**recorded.done["outcome"]["snapshot"])
+
+    # -- expansions --------------------------------------------------------------------------------------------
+
+    async def _expand(self, position: int, action: Expand, encoded: Json, recorded: RecordedAction | None) -> Samples:
+        _check_expand(action)
+        expansion = Expansion(self._run, position, action, recorded=recorded)
+        if recorded is not None and recorded.done is not None:
+            outcome = recorded.done["outcome"]
+            for index, answer_class in outcome["units"]:
+                await expansion.replay(index, answer_class)
+            if outcome.get("limited"):
+                self._run.limited_by = self._run.limited_by or outcome["limited"]
+            nodes = tuple(self._run.tree[f"{position}.{index}"] for index, _ in outcome["units"])
+            await expansion.cancel()
+            return Samples(nodes, expansion.num_requested, self._snapshot_of(recorded))
+        self._begin(position, action, encoded, recorded)
+        items = await expansion.drain()
+        snapshot = self._run.snapshot()
+        units = [[unit.index, node.answer_class] for unit, node in items]
+        outcome = {"units": units, "snapshot": _json_of(snapshot), **expansion.limits()}
+        await self._finish(position, encoded, outcome)
+        return Samples(tuple(node for _, node in items), expansion.num_requested, snapshot)
+
+    async def _start(self, position: int, action: Start, encoded: Json, recorded: RecordedAction | None) -> Stream:
+        _check_expand(action.expand)
+        if action.parallel < 1:
+            raise PolicyFailed(f"Start needs parallel of at least 1, not {action.parallel}")
+        self._streams[position] = Expansion(
+            self._run,
+            position,
+            action.expand,
+            parallel=action.parallel,
+            in_order=action.order == "submission",
+            recorded=recorded,
+        )
+        if recorded is None:
+            roots = roots_of(action)
+            self._run.check_interruption()
+            self._run.recorder.add("begin", {"a": position, "action": encoded, **({"roots": roots} if roots else {})})
+            self._note_done(position, encoded, {})
+        return Stream(position)
+
+    async def _next(self, position: int, action: Next, encoded: Json, recorded: RecordedAction | None) -> Node | None:
+        expansion = self._stream_of(action)
+        if recorded is not None and recorded.done is not None:
+            outcome = recorded.done["outcome"]
+            return await expansion.replay(outcome["unit"], outcome.get("class"))
+        item = await expansion.next()
+        if item is None:
+            await self._finish(position, encoded, {"unit": None, **expansion.limits()})
+            return None
+        unit, node = item
+        await self._finish(position, encoded, {"unit": unit.index, "class": node.answer_class})
+        return node
+
+    async def _cancel(self, position: int, action: Cancel, encoded: Json, recorded: RecordedAction | None) -> None:
+        await self._stream_of(action).cancel()
+        if recorded is None:
+            await self._finish(position, encoded, {})
+
+    def _stream_of(self, action: Next | Cancel) -> Expansion:
+        expansion = self._streams.get(action.stream.id)
+        if expansion is None:
+            raise PolicyFailed(f"the policy uses stream {action.stream.id}, which it has not started")
+        return expansion
+
+    async def _conclude(
+        self, position: int, action: Conclude, encoded: Json, recorded: RecordedAction | None
+    ) -> Node | None:
+        reserve = max(1, self._run.spec.budget.reserve_tokens)
+        expand = Expand(
+            [action.node],
+            model=action.model,
+            max_tokens=reserve,
+            sampling=GREEDY,
+            monitors=(AnswerComplete(),),
+            forced=self._run.reader.cue,
+        )
+        expansion = Expansion(self._run, position, expand, recorded=recorded, is_conclusion=True)
+        if recorded is not None and recorded.done is not None:
+            outcome = recorded.done["outcome"]
+            node = await expansion.replay(outcome["unit"], outcome.get("class"))
+            await expansion.cancel()
+            return node
+        self._begin(position, action, encoded, recorded)
+        items = await expansion.drain()
+        unit, node = items[0]
+        await self._finish(position, encoded, {"unit": unit.index, "class": node.answer_class})
+        return node
+
+    # -- scoring -----------------------------------------------------------------------------------------------
+
+    async def _score(self, position: int, action: Score, encoded: Json, recorded: RecordedAction | None) -> ScoreList:
+        verifier = self._verifier(action.verifier)
+        if recorded is not None and recorded.done is not None:
+            outcome = recorded.done["outcome"]
+            scores, problems = tuple(outcome["scores"]), tuple(outcome["problems"])
+            snapshot = self._snapshot_of(recorded)
+        else:
+            self._begin(position, action, encoded, recorded)
+            meter = JobMeter(self._run, position)
+            report = await verifier.score([self._candidate(node) for node in action.nodes], meter)
+            usage = replace(meter.usage, verifier_calls=len(action.nodes))
+            self._run.add_usage(replace(Usage(), verifier_calls=len(action.nodes)))
+            scores, problems = report.scores, tuple(str(problem) for problem in report.problems)
+            snapshot = self._run.snapshot()
+            outcome = {"scores": list(scores), "problems": list(problems), "snapshot": _json_of(snapshot)}
+            await self._finish(position, encoded, outcome | {"usage": usage.to_json()})
+        for node, score in zip(action.nodes, scores, strict=True):
+            if score is not None:
+                self._run.tree.record_score(node, action.verifier, score)
+        return ScoreList(scores, problems, snapshot)
+
+    def _candidate(self, node: Node) -> Candidate:
+        return Candidate(
+            problem=self._run.spec.problem,
+            text=node.trajectory,
+            answer=node.answer,
+            answer_class=node.answer_class,
+            is_final=node.is_final,
+            prompt=node.prompt(),
+        )
+
+    async def _embed(
+        self, position: int, action: Embed, encoded: Json, recorded: RecordedAction | None
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:  # Any: the shape
+        if recorded is not None and recorded.done is not None:
+            outcome = recorded.done["outcome"]
+            raw = base64.b64decode(outcome["vectors"])
+            return np.frombuffer(raw, dtype="<f4").reshape(len(action.nodes), -1)
+        self._begin(position, action, encoded, recorded)
+        _, engine = self._run.fleet.resolve(action.model)
+        embedder = require(engine, Embeds, fleet=self._run.fleet)
+        cost = engine.describe().cost
+        bound = sum(len(node.text.encode()) + 8 for node in action.nodes)
+        reservation = self._run.ledger.reserve(
+            amount_of(sample_usage(cost, context_tokens=bound, prompt_tokens=bound, cached_tokens=0, output_tokens=0))
+        )
+        embedded = None
+        try:
+            embedded = await embedder.embed([node.text for node in action.nodes])
+        finally:
+            tokens = embedded.prompt_tokens if embedded is not None else bound
+            usage = sample_usage(cost, context_tokens=tokens, prompt_tokens=tokens, cached_tokens=0, output_tokens=0)
+            reservation.settle(amount_of(usage))
+            self._run.add_usage(usage)
+        vectors = np.ascontiguousarray(embedded.vectors, dtype="<f4")
+        outcome = {"vectors": base64.b64encode(vectors.tobytes()).decode(), "usage": usage.to_json()}
+        await self._finish(position, encoded, outcome)
+        return vectors
+
+    # -- free actions ------------------------------------------------------------------------------------------
+
+    async def _release(self, position: int, action: Release, encoded: Json, recorded: RecordedAction | None) -> None:
+        if recorded is None:
+            keep = [node.prompt() for node in action.all_but]
+            for engine in self._run.fleet:
+                await engine.release(self._run.job_id, keep=keep)
+            self._note_done(position, encoded, {})
+
+    async def _propose(self, position: int, action: Propose, encoded: Json, recorded: RecordedAction | None) -> None:
+        self.proposal = action.answer
+        if recorded is None:
+            await self._finish(position, encoded, {})
+
+    async def _commit(self, position: int, action: Commit, encoded: Json, recorded: RecordedAction | None) -> None:
+        self._run.committed = action.node.id
+        if recorded is None:
+            if not action.node.is_root:
+                self._run.emit("answer_delta", {"text": action.node.trajectory})
+            self._note_done(position, encoded, {})
+
+    # -- other work --------------------------------------------------------------------------------------------
+
+    async def _compute(
+        self, position: int, action: Compute, encoded: Json, recorded: RecordedAction | None
+    ) -> Any:  # Any: a JSON value
+        if recorded is not None and recorded.done is not None:
+            return recorded.done["outcome"]["value"]
+        self._begin(position, action, encoded, recorded)
+        try:
+            value = await self._pool().run(action.fn, *action.args, timeout_s=COMPUTE_TIMEOUT_S)
+            json.dumps(value, allow_nan=False)
+        except (TimeoutError, TypeError, ValueError) as error:
+            raise PolicyFailed(f"Compute({encoded['fn']}) failed: {error or 'timed out'}") from None
+        await self._finish(position, encoded, {"value": value})
+        return value
+
+    async def _call_tool(self, position: int, action: CallTool, encoded: Json, recorded: RecordedAction | None) -> Node:
+        if recorded is not None and recorded.done is not None:
+            node = Node.from_json(recorded.done["outcome"]["node"], {action.node.id: action.node})
+            self._run.tree.add(node)
+            return node
+        tool = self._run.tools.get(action.name)
+        if tool is None:
+            raise UnknownName(kind="tool", name=action.name, known=self._run.tools)
+        self._begin(position, action, encoded, recorded)
+        reservation = self._run.ledger.reserve(Amount(tool_calls=1))
+        await self._run.recorder.flush()
+        try:
+            text = await _called(tool, dict(action.arguments))
+        except Exception as error:  # noqa: BLE001  # a tool's failure is a result the model should see
+            text = f"error: {error!r}"
+        finally:
+            reservation.settle(Amount(tool_calls=1))
+            self._run.add_usage(Usage(tool_calls=1))
+        node = Node(
+            id=f"{position}.0", parent=action.node, forced=text, text=text, model=action.name, finish=FinishReason.STOP
+        )
+        self._run.tree.add(node)
+        await self._finish(position, encoded, {"node": node.to_json(), "usage": Usage(tool_calls=1).to_json()})
+        return node
+
+    async def _ask_human(self, position: int, action: AskHuman, encoded: Json, recorded: RecordedAction | None) -> str:
+        if recorded is not None and recorded.done is not None:
+            return str(recorded.done["outcome"]["reply"])
+        self._begin(position, action, encoded, recorded)
+        await self._run.recorder.flush()
+        raise WaitingForHuman(action.question)
+
+
+async def _called(tool: Callable[..., Any], arguments: dict[str, Any]) -> str:  # Any: JSON values
+    async with asyncio.timeout(TOOL_TIMEOUT_S):
+        if inspect.iscoroutinefunction(tool):
+            value = await tool(**arguments)
+        else:
+            value = await asyncio.to_thread(tool, **arguments)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _check_expand(action: Expand) -> None:
+    counts = action.counts()
+    if len(counts) != len(action.nodes):
+        raise PolicyFailed(f"Expand has {len(action.nodes)} nodes and {len(counts)} sample counts")
+    if any(count < 0 for count in counts):
+        raise PolicyFailed(f"Expand asks for a negative number of samples: {counts}")
+    if action.max_tokens is not None and action.max_tokens < 1:
+        raise PolicyFailed(f"Expand needs max_tokens of at least 1, not {action.max_tokens}")
+
+
+def _json_of(snapshot: Snapshot) -> Json:
+    return {
+        "remaining": dict(snapshot.remaining),
+        "elapsed_s": snapshot.elapsed_s,
+        "remaining_s": snapshot.remaining_s,
+    }

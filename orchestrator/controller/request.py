@@ -1,0 +1,309 @@
+"""One request to an engine: streams its samples, writes progress marks, and hands failed ones on to another attempt.
+
+A sample whose attempt failed goes on, in a request of its own, from the text that has come in: nothing is emitted or
+paid twice. Money for the first attempt is reserved by `orchestrator.controller.expansion`, for further ones here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from orchestrator.actions import Expand
+from orchestrator.controller.context import RunContext
+from orchestrator.controller.purchase import prompt_bound, sample_amount, sample_usage
+from orchestrator.controller.unit import Stage, Unit
+from orchestrator.engine import Capability, Delta, Engine, Finished, FinishReason, GenerateRequest, Prefilled
+from orchestrator.errors import BudgetExhausted, EngineFailed, LeaseLost, StoreFailed, TtcError
+from orchestrator.job import StopReason
+from orchestrator.journal import LOST_ALLOWANCE_TOKENS, MARK_SECONDS, MARK_TOKENS
+from orchestrator.sampling import Sampling
+from orchestrator.usage import Usage
+
+_LOG = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 4
+_FIRST_BACKOFF_S = 0.1
+
+
+class Request:
+    """Samples of one prompt, generated together.
+
+    Args:
+        run: The job.
+        position: Number of the action.
+        action: What was asked for.
+        engine: Who generates.
+        model: The engine's name in the fleet.
+        units: The samples; the first pays for the prompt.
+        sampling: How tokens are chosen.
+        spawn: Runs another request for samples that have to be tried again.
+        on_progress: Called when units are finished or have failed.
+        always_reads_answer: Look for an answer also in samples that did not end by themselves.
+        attempt: 0 for the first.
+    """
+
+    def __init__(
+        self,
+        run: RunContext,
+        position: int,
+        action: Expand,
+        *,
+        engine: Engine,
+        model: str,
+        units: Sequence[Unit],
+        sampling: Sampling,
+        spawn: Callable[[Request], None],
+        on_progress: Callable[[], None],
+        always_reads_answer: bool = False,
+        attempt: int = 0,
+    ) -> None:
+        self._run = run
+        self._position = position
+        self._action = action
+        self._engine = engine
+        self._model = model
+        self._description = engine.describe()
+        self._units = list(units)
+        self._sampling = sampling
+        self._spawn = spawn
+        self._on_progress = on_progress
+        self._always_reads_answer = always_reads_answer
+        self._attempt = attempt
+        self.id = run.next_request_id()
+        self._prompt = units[0].prompt(action.forced, self._description.tokenizer)
+        self._context_tokens = prompt_bound(engine, self._prompt)
+        self._cached_tokens = 0
+        self._longest_done = 0
+        self._last_mark_at = 0.0
+        self._is_forced = False
+        self.task: asyncio.Task[None] | None = None
+
+    async def serve(self) -> None:
+        """Sees every unit through to `Stage.FINISHED` or `Stage.FAILED`, or hands it on to another request."""
+        self._run.sequences_changed(len(self._units))
+        try:
+            await self._guarded()
+        except asyncio.CancelledError:
+            if not self._is_forced:
+                raise
+            assert self.task is not None, "a request that is forced to end runs in a task"
+            self.task.uncancel()
+            self._close_forced()
+        finally:
+            self._run.sequences_changed(-len(self._units))
+            self._on_progress()
+
+    def cancel(self) -> None:
+        """Asks the engine to end all samples, with exact counts."""
+        self._engine.cancel(self.id)
+
+    def force(self) -> None:
+        """Ends the request without waiting for the engine."""
+        self._is_forced = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def _live(self) -> list[Unit]:
+        return [unit for unit in self._units if unit.stage is Stage.RUNNING]
+
+    async def _guarded(self) -> None:
+        try:
+            if self._attempt:
+                await self._prepare_retry()
+            if not self._live():
+                return
+            self._note_dispatch()
+            await self._run.recorder.flush()
+            await self._stream()
+        except EngineFailed as error:
+            self._settle_failure(error)
+        except (StoreFailed, LeaseLost) as error:
+            self._engine.cancel(self.id)
+            self._run.interrupt(StopReason.FAILED, error)
+            self._fail(error)
+        except TtcError as error:
+            self._fail(error)
+        except Exception as error:  # an engine may raise anything; the job must end all the same
+            _LOG.exception("engine raised an unexpected error", extra={"model": self._model})
+            self._fail(EngineFailed(f"model {self._model!r} raised {error!r}", model=self._model, is_retryable=False))
+
+    async def _prepare_retry(self) -> None:
+        await self._run.clock.sleep(_FIRST_BACKOFF_S * 2 ** (self._attempt - 1))
+        cost = self._description.cost
+        for unit in self._live():  # one; a retry serves a single sample
+            extra = sample_amount(
+                cost, context_tokens=self._context_tokens, prompt_tokens=self._context_tokens, output_tokens=0
+            )
+            assert unit.reservation is not None, "a running sample has money"
+            try:
+                self._run.check_interruption()
+                unit.reservation.grow(extra)
+            except TtcError as error:
+                if isinstance(error, BudgetExhausted):
+                    self._run.note_limit(error)
+                self._end(unit, FinishReason.CANCELLED, None)
+
+    def _note_dispatch(self) -> None:
+        live = self._live()
+        data = {
+            "a": self._position,
+            "r": self.id,
+            "units": [unit.index for unit in live],
+            "grants": [unit.grant - unit.tokens_before for unit in live],
+            "prompt": self._context_tokens,
+        }
+        before = {str(unit.index): unit.paid.to_json() for unit in live if unit.paid.model_calls}
+        self._run.recorder.add("dispatch", data | ({"before": before} if before else {}))
+
+    async def _stream(self) -> None:
+        live = self._live()
+        request = GenerateRequest(
+            request_id=self.id,
+            prompt=self._prompt,
+            samples=tuple(unit.spec() for unit in live),
+            sampling=self._sampling,
+            stop=self._action.stop,
+            monitors=self._action.monitors,
+            num_logprobs=self._action.num_logprobs,
+            tree_id=self._run.job_id,
+            deadline_s=self._run.remaining_s,
+        )
+        self._last_mark_at = self._run.clock.monotonic()
+        async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # engines use async generators
+            async for event in events:
+                if isinstance(event, Delta):
+                    await self._take(live[event.index], event)
+                elif isinstance(event, Finished):
+                    await self._finish(live[event.index], event)
+                elif isinstance(event, Prefilled):
+                    self._context_tokens = event.prompt_tokens
+                    self._cached_tokens = event.cached_tokens
+        if self._live():
+            raise EngineFailed(f"model {self._model!r} ended its stream too early", model=self._model)
+
+    async def _take(self, unit: Unit, delta: Delta) -> None:
+        unit.take(delta)
+        if self._run.publish is not None and delta.text:
+            self._run.emit("delta", {"node": unit.node_id, "text": delta.text, "tokens": delta.num_tokens})
+            if unit.parent.id == self._run.committed:
+                self._run.emit("answer_delta", {"text": delta.text})
+        now = self._run.clock.monotonic()
+        if unit.tokens - unit.marked >= MARK_TOKENS or now - self._last_mark_at >= MARK_SECONDS:
+            await self._mark(now)
+
+    async def _mark(self, now: float) -> None:
+        live = self._live()
+        self._last_mark_at = now
+        for unit in live:
+            unit.marked = unit.tokens
+        await self._run.recorder.write(
+            "mark",
+            {
+                "a": self._position,
+                "r": self.id,
+                "prompt": self._context_tokens,
+                "cached": self._cached_tokens,
+                "tokens": {str(unit.index): unit.tokens for unit in live},
+                "t": round(self._run.elapsed_s, 3),
+            },
+        )
+
+    async def _finish(self, unit: Unit, event: Finished) -> None:
+        unit.tokens = max(unit.tokens, event.output_tokens)
+        self._end(unit, event.reason, event.detail, is_estimated=event.is_estimated)
+        await self._run.recorder.flush()
+
+    def _end(self, unit: Unit, reason: FinishReason, detail: str | None, *, is_estimated: bool = False) -> None:
+        """The sample is over: builds its node, reads its answer, notes both in the journal."""
+        unit.usage = self._usage_of(unit, is_estimated=is_estimated)
+        node = unit.build_node(
+            forced=self._action.forced,
+            model=self._model,
+            tokenizer=self._description.tokenizer,
+            reason=reason,
+            detail=detail,
+        )
+        if node.is_final or self._always_reads_answer:
+            node = replace(node, answer=self._run.reader.extract(node.trajectory))
+        unit.node = node
+        unit.stage = Stage.FINISHED
+        self._longest_done = max(self._longest_done, unit.tokens)
+        self._note_sample(unit, {"node": node.to_json()})
+        self._on_progress()
+
+    def _usage_of(self, unit: Unit, *, is_estimated: bool = False) -> Usage:
+        pays_prompt = unit is self._units[0]
+        usage = unit.paid + sample_usage(
+            self._description.cost,
+            context_tokens=self._context_tokens,
+            prompt_tokens=self._context_tokens if pays_prompt else 0,
+            cached_tokens=self._cached_tokens if pays_prompt else 0,
+            output_tokens=unit.tokens,
+            longest_sibling=self._longest_done,
+            is_estimated=is_estimated,
+        )
+        if pays_prompt and unit.repeats_prompt:
+            usage = replace(usage, lost_tokens=usage.lost_tokens + self._context_tokens)
+        assert unit.reservation is not None, "a running sample has money"
+        reserved = unit.reservation.amount
+        over = max(0, usage.output_tokens - reserved.output_tokens, usage.total_tokens - reserved.total_tokens)
+        return replace(usage, overrun_tokens=over) if over else usage
+
+    def _note_sample(self, unit: Unit, outcome: dict[str, object]) -> None:
+        self._run.recorder.add(
+            "sample", {"a": self._position, "i": unit.index, "usage": unit.usage.to_json(), **outcome}
+        )
+
+    def _settle_failure(self, error: EngineFailed) -> None:
+        """Each live sample gets another request, as long as that makes sense."""
+        may_retry = error.is_retryable and self._attempt + 1 < MAX_ATTEMPTS and self._run.interruption is None
+        if not may_retry:
+            self._fail(error)
+            return
+        _LOG.warning("engine failed; trying again", extra={"model": self._model, "attempt": self._attempt + 1})
+        may_continue = Capability.CONTINUE in self._description.capabilities
+        for unit in self._live():
+            unit.paid = self._usage_of(unit, is_estimated=not self._description.counts_exactly)
+            unit.start_over(may_continue=may_continue)
+            if unit.tokens_before >= unit.grant:
+                unit.error, unit.stage = error, Stage.FAILED
+                unit.usage = unit.paid
+                self._note_sample(unit, {"failed": True})
+                continue
+            self._spawn(self._another(unit))
+        self._units = [unit for unit in self._units if unit.stage is not Stage.RUNNING]
+
+    def _another(self, unit: Unit) -> Request:
+        return Request(
+            self._run,
+            self._position,
+            self._action,
+            engine=self._engine,
+            model=self._model,
+            units=[unit],
+            sampling=self._sampling,
+            spawn=self._spawn,
+            on_progress=self._on_progress,
+            always_reads_answer=self._always_reads_answer,
+            attempt=self._attempt + 1,
+        )
+
+    def _fail(self, error: TtcError) -> None:
+        """Live samples end without a result; what they have cost is kept in the books."""
+        for unit in self._live():
+            unit.usage = self._usage_of(unit, is_estimated=not self._description.counts_exactly)
+            unit.error, unit.stage = error, Stage.FAILED
+            self._note_sample(unit, {"failed": True})
+        self._on_progress()
+
+    def _close_forced(self) -> None:
+        """The engine did not answer a cancellation: live samples are charged what it may have run ahead."""
+        for unit in self._live():
+            left = unit.grant - unit.tokens_before
+            if self._description.counts_exactly:
+                unit.tokens = min(left, unit.tokens + LOST_ALLOWANCE_TOKENS)
+            self._end(unit, FinishReason.CANCELLED, None, is_estimated=True)

@@ -1,0 +1,38 @@
+"""What a job tells its watchers: a view of its journal, plus text as it is generated.
+
+Events with a `seq` are durable: they are rows of the journal and can be read again after a restart. Deltas and
+spending updates have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.store import JournalRow
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened in a job.
+
+    Attributes:
+        kind: A kind of `orchestrator.journal` row (``begin``, ``sample``, ``done``, ``final``, ...), or ``delta``
+            (text of a sample), ``answer_delta`` (text of the answer the policy committed to), ``spent``, ``result``.
+        data: JSON values; for ``result``, the key ``result`` holds the `orchestrator.job.Result`.
+        seq: The row's position in the journal; None for what is not durable.
+    """
+
+    kind: str
+    data: dict[str, Any] = field(default_factory=dict)  # Any: JSON values
+    seq: int | None = None
+
+    @classmethod
+    def of(cls, row: JournalRow) -> Event:
+        """The event that a journal row is."""
+        return cls(row.kind, row.data, row.seq)
+
+
+Publish = Callable[[Event], None]
+"""Hands an event to whoever watches; must not block."""
