@@ -1,0 +1,5 @@
+"""The embedded engine: quantised models through llama.cpp, in this process."""
+
+from orchestrator.workers.llama_cpp.engine import LlamaCppEngine, open_engine
+
+__all__ = ["LlamaCppEngine", "open_engine"]

@@ -1,0 +1,123 @@
+"""Who is computed next: fair admission of waiting tasks, and how one batch is shared out. Pure decisions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from orchestrator.workers.llama_cpp.work import Job, Reading, Task
+
+_SHARED_TOKENS_WORTH_WAITING = 32
+"""A prompt waits for another one that is being read if it can share at least this many tokens more (as SGLang does)."""
+
+
+class FairQueue:
+    """Jobs with waiting tasks, in the order in which they deserve the next place.
+
+    By priority, then by how few places their tree holds, then by how long ago it was served, then by arrival.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: dict[Job, None] = {}
+        self._served: dict[object, int] = {}
+        self._turn = 0
+
+    def add(self, job: Job) -> None:
+        """A new job."""
+        self._turn += 1
+        job.arrival = self._turn
+        self.jobs[job] = None
+
+    def remove(self, job: Job) -> None:
+        """A job that ended."""
+        self.jobs.pop(job, None)
+        if not any(other.fairness_key == job.fairness_key for other in self.jobs):
+            self._served.pop(job.fairness_key, None)
+
+    def served(self, job: Job) -> None:
+        """One of its tasks got a place."""
+        self._turn += 1
+        self._served[job.fairness_key] = self._turn
+
+    def ordered(self) -> list[Job]:
+        """Jobs that have a task waiting which could run, the most deserving first."""
+        ready = [job for job in self.jobs if job.waiting and not job.waiting[0].is_held]
+        if len(ready) < 2:
+            return ready
+        places: Counter[object] = Counter()
+        for job in self.jobs:
+            places[job.fairness_key] += len(job.live)
+        return sorted(
+            ready,
+            key=lambda job: (
+                job.priority,
+                places[job.fairness_key],
+                self._served.get(job.fairness_key, 0),
+                job.arrival,
+            ),
+        )
+
+
+def should_wait_for(task: Task, live: Iterable[Task], num_cached: int) -> bool:
+    """Whether a task had better wait until a prompt that is being read now can be shared."""
+    if not isinstance(task, Reading):
+        return False
+    return any(
+        isinstance(other, Reading)
+        and other.job.salt == task.job.salt
+        and _common(task.tokens, other.tokens) >= num_cached + _SHARED_TOKENS_WORTH_WAITING
+        for other in live
+    )
+
+
+class Slice(NamedTuple):
+    """Tokens [start, start + count) of a task, to be computed in the next batch."""
+
+    task: Task
+    start: int
+    count: int
+
+    @property
+    def outputs(self) -> Iterator[int]:
+        """Positions in it whose logits are wanted."""
+        return iter(range(max(self.start, self.task.first_output), self.start + self.count))
+
+
+def plan_batch(tasks: Sequence[Task], *, prefill_tokens: int, batch_tokens: int, max_outputs: int) -> list[Slice]:
+    """One token for every task that is writing; what remains is shared evenly among those that read.
+
+    Args:
+        tasks: Live tasks with something to compute.
+        prefill_tokens: Most tokens to read in this batch.
+        batch_tokens: Most tokens in it at all.
+        max_outputs: Most rows of logits.
+    """
+    slices: list[Slice] = []
+    readers: list[Task] = []
+    for task in tasks:
+        if task.num_pending == 1:
+            slices.append(Slice(task, len(task.tokens) - 1, 1))
+        else:
+            readers.append(task)
+    room = min(prefill_tokens, batch_tokens - len(slices))
+    outputs_left = max_outputs - len(slices)
+    readers.sort(key=lambda task: (task.job.priority, task.num_pending))
+    for position, task in enumerate(readers):
+        start = len(task.tokens) - task.num_pending
+        count = min(task.num_pending, max(room // (len(readers) - position), 1), room)
+        quiet = max(task.first_output - start, 0)
+        count = min(count, quiet + outputs_left)
+        if count <= 0:
+            continue
+        room -= count
+        outputs_left -= max(count - quiet, 0)
+        slices.append(Slice(task, start, count))
+    return slices
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    for position, (one, other) in enumerate(zip(left, right, strict=False)):
+        if one != other:
+            return position
+    return min(len(left), len(right))

@@ -1,0 +1,381 @@
+"""The asyncio face of the embedded engine: checks requests, hands them to the decode thread, and streams the replies.
+
+One engine owns one model, one KV cache and one thread. Its process shares their fate: a server that must outlive an
+abort in native code hosts the engine in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from orchestrator.cost import TokenPrices
+from orchestrator.engine import (
+    Capability,
+    Embeddings,
+    EngineHealth,
+    GenerateRequest,
+    GenerationEvent,
+    LogitRow,
+    ModelDescription,
+    Prompt,
+    TokenScores,
+    check_capabilities,
+)
+from orchestrator.errors import ContextOverflow, InvalidRequest
+from orchestrator.workers.llama_cpp.binding import MAX_SEQUENCES, ContextHandle
+from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
+from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
+from orchestrator.workers.llama_cpp.loop import DecodeLoop
+from orchestrator.workers.llama_cpp.model import Model
+from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
+from orchestrator.workers.llama_cpp.work import GenerationJob, Reading, ReadingJob, Scoring
+
+_logger = logging.getLogger(__name__)
+
+DEFAULT_CELLS = 8192
+"""KV cells when the caller names no number: 100 to 200 MB for models of up to 0.5 billion parameters."""
+
+_BATCH_TOKENS = 512
+_SCORED_ROWS = 32
+"""Rows of logits kept free for scoring, beside one for each sequence."""
+_EMBEDDING_CELLS = 2048
+_EMBEDDING_BATCH = 128
+_INLINE_CHARS = 8192
+"""Longer prompts are tokenised off the event loop (about 1 ms)."""
+
+
+async def open_engine(
+    model_path: Path | str,
+    *,
+    name: str,
+    prices: TokenPrices | None = None,
+    num_threads: int | None = None,
+    context_cells: int | None = None,
+    max_sequences: int = 64,
+    num_gpu_layers: int = 0,
+    is_deterministic: bool = False,
+) -> LlamaCppEngine:
+    """Loads a GGUF model and starts its decode thread.
+
+    Args:
+        model_path: The file.
+        name: What the fleet calls the model.
+        prices: What its tokens cost; nothing by default.
+        num_threads: Threads of one decode step; all cores but one by default.
+        context_cells: Size of the KV cache in tokens, shared by all sequences; also the longest context.
+        max_sequences: Sequences that are live or cached at once, at most 256. Wider requests run in waves.
+        num_gpu_layers: Layers to keep on the GPU; -1 for all.
+        is_deterministic: Same request, same bytes, whatever else was asked before: one sequence at a time, chunks of
+            fixed size, nothing cached between requests. Costs the whole gain of batching and of the prefix cache.
+
+    Raises:
+        ModelUnavailable: The file is missing, no GGUF, or damaged.
+        MissingDependency: llama-cpp-python is not installed.
+        InvalidRequest: A number is out of range.
+        EngineFailed: There is no memory for the KV cache.
+    """
+    _require_range("max_sequences", max_sequences, 1, MAX_SEQUENCES)
+    cells = DEFAULT_CELLS if context_cells is None else context_cells
+    _require_range("context_cells", cells, 16, 2**24)
+    threads = max((os.cpu_count() or 1) - 1, 1) if num_threads is None else num_threads
+    _require_range("num_threads", threads, 1, 1024)
+
+    def load() -> LlamaCppEngine:
+        model = Model(Path(model_path), num_gpu_layers=num_gpu_layers)
+        try:
+            context = ContextHandle(
+                model.handle,
+                name=name,
+                num_cells=cells,
+                num_sequences=max_sequences,
+                num_threads=threads,
+                batch_tokens=_BATCH_TOKENS,
+                max_outputs=max_sequences + _SCORED_ROWS,
+            )
+        except BaseException:
+            model.free()
+            raise
+        return LlamaCppEngine(
+            model,
+            context,
+            name=name,
+            prices=prices or TokenPrices(),
+            num_cells=min(cells, context.num_cells),
+            num_threads=threads,
+            max_sequences=max_sequences,
+            is_deterministic=is_deterministic,
+        )
+
+    return await asyncio.to_thread(load)
+
+
+class LlamaCppEngine:
+    """One model, run in this process; use `open_engine`.
+
+    Implements `Engine`, `Tokenizes`, `ScoresTokens`, `Embeds` and `GivesLogits`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        context: ContextHandle,
+        *,
+        name: str,
+        prices: TokenPrices,
+        num_cells: int,
+        num_threads: int,
+        max_sequences: int,
+        is_deterministic: bool,
+    ) -> None:
+        self._model = model
+        self._context = context
+        self._num_threads = num_threads
+        self._embedder: ContextHandle | None = None
+        self._jobs: dict[str, GenerationJob | None] = {}  # by live request id; None until the thread has it
+        self._cancelled_early: set[str] = set()
+        self._closing = threading.Lock()  # invariant: the native objects are freed once
+        self._description = ModelDescription(
+            name=name,
+            engine="llama_cpp",
+            context_length=min(model.trained_context, num_cells),
+            cost=model.cost(prices),
+            tokenizer=model.vocabulary.fingerprint,
+            capabilities=frozenset(Capability),
+        )
+        self._num_cells = num_cells
+        self._loop = DecodeLoop(
+            context,
+            PrefixCache(context, num_cells=num_cells, num_sequences=max_sequences),
+            model_name=name,
+            max_live=max_sequences,
+            is_deterministic=is_deterministic,
+            on_exit=self._free_contexts,
+        )
+        self._loop.start()
+
+    def describe(self) -> ModelDescription:
+        return self._description
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
+        check_capabilities(request, self._description)
+        self._check(request)
+        self._jobs[request.request_id] = None
+        job: GenerationJob | None = None
+        try:
+            prompt = await self._prompt_ids(request.prompt)
+            self._require_room(len(prompt))
+            stream = EventStream(len(request.samples), on_room=self._loop.wake)
+            job = GenerationJob(
+                request,
+                prompt,
+                stream=stream,
+                vocabulary=self._model.vocabulary,
+                model_name=self._description.name,
+                context_length=self._description.context_length,
+                guards=self._guards(request),
+                on_news=self._loop.news,
+            )
+            self._jobs[request.request_id] = job
+            self._submit(job)
+            if request.request_id in self._cancelled_early:
+                self.cancel(request.request_id)
+            while (event := await stream.next()) is not None:
+                yield event
+        finally:
+            self._jobs.pop(request.request_id, None)
+            self._cancelled_early.discard(request.request_id)
+            if job is not None and not job.stream.is_closed:
+                abandoned = job
+                self._loop.submit(lambda: self._loop.abandon(abandoned))
+
+    def cancel(self, request_id: str) -> None:
+        if request_id not in self._jobs:
+            return
+        job = self._jobs[request_id]
+        if job is None:
+            self._cancelled_early.add(request_id)
+            return
+        self._loop.submit(lambda: self._loop.cancel(job))
+
+    async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
+        kept = [await self._prompt_ids(prompt) for prompt in keep]
+        if self._loop.is_running:
+            await self._loop.call(lambda: self._loop.cache.release(tree_id, keep=kept))
+
+    async def health(self) -> EngineHealth:
+        counters, cache = self._loop.counters, self._loop.cache
+        is_ready = self._loop.is_running
+        return EngineHealth(
+            is_ready=is_ready,
+            detail="" if is_ready else self._loop.closed_error().message,
+            live_sequences=counters.live_sequences,
+            requests=counters.requests,
+            prompt_tokens=counters.prompt_tokens,
+            cached_prompt_tokens=counters.cached_prompt_tokens,
+            output_tokens=counters.output_tokens,
+            kv_cells=self._num_cells,
+            resident_kv_cells=cache.used_cells,
+            peak_kv_cells=cache.peak_cells,
+            recomputed_tokens=counters.recomputed_tokens,
+            decode_steps=counters.decode_steps,
+            tokens_per_s=counters.tokens_per_s(time.monotonic()),
+        )
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        return len(self._model.prompt_ids(prompt))
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        return tuple(self._model.vocabulary.encode(text))
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return self._model.vocabulary.decode(token_ids)
+
+    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int]) -> TokenScores:
+        given = tuple(token_ids)
+        self._model.vocabulary.require_ids(given)
+        ids = await self._prompt_ids(prompt)
+        self._require_room(len(ids) + max(len(given) - 1, 0))
+        if not given:
+            return TokenScores((), 0)
+        job = ReadingJob()
+        task = Scoring(job, ids, given)
+        job.waiting.append(task)
+        cached = await self._read(job)
+        return TokenScores(tuple(task.logprobs), len(task.tokens), cached)
+
+    async def logits(self, prompt: Prompt) -> LogitRow:
+        ids = await self._prompt_ids(prompt)
+        self._require_room(len(ids))
+        job = ReadingJob()
+        task = Reading(job, ids)
+        job.waiting.append(task)
+        cached = await self._read(job)
+        assert task.logits is not None
+        return LogitRow(task.logits, len(ids), cached)
+
+    async def embed(self, texts: Sequence[str]) -> Embeddings:
+        if not texts:
+            width: int = self._model.handle.api.llama_model_n_embd(self._model.handle.pointer)
+            return Embeddings(np.zeros((0, width), np.float32), 0)
+        vocabulary = self._model.vocabulary
+        start = [vocabulary.bos] if vocabulary.adds_bos else []
+        encoded = [start + vocabulary.encode(text) or [min(vocabulary.end_ids, default=0)] for text in texts]
+        longest = max(map(len, encoded))
+        limit = min(_EMBEDDING_CELLS, self._model.trained_context)
+        if longest > limit:
+            raise ContextOverflow(model=self._description.name, prompt_tokens=longest, context_length=limit)
+        chore = EmbeddingChore(encoded, open_context=self._open_embedder, model_name=self._description.name)
+        if not self._loop.submit(lambda: self._loop.add_chore(chore)):
+            raise self._loop.closed_error()
+        vectors = await chore.done
+        return Embeddings(vectors, sum(map(len, encoded)))
+
+    async def check_integrity(self) -> None:
+        """Compares the engine's books with llama.cpp's own; for tests and diagnosis.
+
+        Raises:
+            AssertionError: They disagree.
+        """
+        if self._loop.is_running:
+            await self._loop.call(self._loop.check_integrity)
+
+    # Requests.
+
+    def _check(self, request: GenerateRequest) -> None:
+        if request.request_id in self._jobs:
+            raise InvalidRequest(
+                f"request_id {request.request_id!r} is in use; give every live request its own",
+                field="request_id",
+                value=request.request_id,
+            )
+        if not request.samples:
+            raise InvalidRequest("samples must name at least one sample", field="samples", value=())
+        for spec in request.samples:
+            if spec.max_tokens < 1:
+                raise InvalidRequest("max_tokens must be at least 1", field="max_tokens", value=spec.max_tokens)
+        if request.json_schema is not None and request.grammar is not None:
+            raise InvalidRequest("give either json_schema or grammar, not both", field="grammar", value=request.grammar)
+        _require_range("num_logprobs", request.num_logprobs, 0, self._model.vocabulary.size)
+
+    def _guards(self, request: GenerateRequest) -> list[GrammarGuard | None]:
+        if request.json_schema is not None:
+            grammar, field = schema_to_grammar(request.json_schema), "json_schema"
+        elif request.grammar is not None:
+            grammar, field = request.grammar, "grammar"
+            check_grammar(grammar, field=field)
+        else:
+            return [None] * len(request.samples)
+        return [GrammarGuard(self._model, grammar, field=field) for _ in request.samples]
+
+    async def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        self._require_running()
+        size = sum(len(message.content) for message in prompt.messages) + len(prompt.continuation_text)
+        if size <= _INLINE_CHARS:
+            return self._model.prompt_ids(prompt)
+        return await asyncio.to_thread(self._model.prompt_ids, prompt)
+
+    def _require_room(self, prompt_tokens: int) -> None:
+        limit = self._description.context_length
+        if prompt_tokens + 1 > limit:
+            raise ContextOverflow(model=self._description.name, prompt_tokens=prompt_tokens, context_length=limit)
+
+    def _require_running(self) -> None:
+        if not self._loop.is_running:
+            raise self._loop.closed_error()
+
+    def _submit(self, job: GenerationJob | ReadingJob) -> None:
+        if not self._loop.submit(lambda: self._loop.add(job)):
+            job.fail(self._loop.closed_error())
+            raise self._loop.closed_error()
+
+    async def _read(self, job: ReadingJob) -> int:
+        self._submit(job)
+        try:
+            return await job.done
+        finally:
+            if job.done.cancelled():
+                self._loop.submit(lambda: self._loop.abandon(job))
+
+    # Native objects.
+
+    def _open_embedder(self) -> ContextHandle:
+        if self._embedder is None:
+            self._embedder = ContextHandle(
+                self._model.handle,
+                name=self._description.name,
+                num_cells=_EMBEDDING_CELLS,
+                num_sequences=1,
+                num_threads=self._num_threads,
+                batch_tokens=_EMBEDDING_BATCH,
+                max_outputs=_EMBEDDING_BATCH,
+                is_embedding=True,
+            )
+        return self._embedder
+
+    def _free_contexts(self) -> None:
+        self._context.free()
+        if self._embedder is not None:
+            self._embedder.free()
+            self._embedder = None
+
+    def _close(self) -> None:
+        with self._closing:
+            self._loop.close()
+            self._model.free()
+
+
+def _require_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidRequest(f"{field} must be from {low} to {high}, not {value}", field=field, value=value)

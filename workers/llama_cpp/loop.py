@@ -1,0 +1,508 @@
+"""The decode thread: admits tasks, computes one batch after another, and hands what comes of it to the event loop.
+
+Everything here runs in one thread of its own, except `submit`, `call` and `wake`. Whatever happens to one request,
+the thread goes on; what it cannot go on from ends every request with `EngineFailed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from orchestrator.engine import GenerationEvent
+from orchestrator.errors import EngineFailed, TtcError
+from orchestrator.workers.llama_cpp.admission import FairQueue, Slice, plan_batch, should_wait_for
+from orchestrator.workers.llama_cpp.binding import FloatRow, Row
+from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.prefix_cache import Memory, PrefixCache
+from orchestrator.workers.llama_cpp.work import GenerationJob, Job, Task, Writing
+
+_logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_HEADROOM_TOKENS = 16
+"""Cells kept for each live task when another is admitted, so that it is not thrown out again at once."""
+_SMALLEST_CHUNK = 32
+_BUSY_STEP_S = 0.1
+_READING_STEP_S = 0.4
+"""Seconds that reading prompts may add to a batch while others write, and while none does."""
+_RATE_WINDOW_S = 10
+
+
+class Runner(Memory, Protocol):
+    """A context, as the loop needs it."""
+
+    batch_tokens: int
+    max_outputs: int
+    num_cells: int
+
+    def decode(self, rows: Sequence[Row]) -> int:
+        """Computes a batch; 0 on success."""
+        ...
+
+    def logits(self, index: int) -> FloatRow:
+        """Logits of one of its rows."""
+        ...
+
+
+class Chore(Protocol):
+    """Other work for the thread, done in pieces between batches."""
+
+    def advance(self) -> bool:
+        """Does a piece; True when nothing is left."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Ends it with an error."""
+        ...
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the engine was opened; written by the thread, read by anyone."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_prompt_tokens: int = 0
+    output_tokens: int = 0
+    recomputed_tokens: int = 0
+    decode_steps: int = 0
+    preemptions: int = 0
+    live_sequences: int = 0
+    busy_s: float = 0.0
+    recent: deque[tuple[float, float, int]] = field(default_factory=deque)  # (end, seconds, output tokens) of a step
+
+    def tokens_per_s(self, now: float) -> float:
+        """Output tokens per busy second over the last ten seconds."""
+        steps = [(seconds, tokens) for end, seconds, tokens in list(self.recent) if end >= now - _RATE_WINDOW_S]
+        busy_s = sum(seconds for seconds, _ in steps)
+        return sum(tokens for _, tokens in steps) / busy_s if busy_s else 0.0
+
+
+class DecodeLoop:
+    """Continuous batching over one context.
+
+    Args:
+        runner: The context; used by the thread only.
+        cache: What is in it.
+        model_name: For error messages.
+        is_deterministic: One sequence at a time, nothing kept between requests, chunks of fixed size.
+        on_exit: Called by the thread as the last thing it does.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        cache: PrefixCache,
+        *,
+        model_name: str,
+        max_live: int,
+        is_deterministic: bool = False,
+        on_exit: Callable[[], None],
+    ) -> None:
+        self.runner = runner
+        self.cache = cache
+        self.counters = Counters()
+        self.failure: str | None = None
+        self._model_name = model_name
+        self._is_deterministic = is_deterministic
+        self._max_live = 1 if is_deterministic else max_live
+        self._on_exit = on_exit
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._gate = threading.Lock()  # invariant: no command is added once _has_ended
+        self._has_ended = False
+        self._is_closing = False
+        self._queue = FairQueue()
+        self._live: dict[Task, None] = {}
+        self._chores: deque[Chore] = deque()
+        self._news: dict[GenerationJob, None] = {}
+        self._order = 0
+        self._current: Job | None = None
+        self._row_seconds = 0.005
+        self._thread = threading.Thread(target=self._run, name=f"llama_cpp-{model_name}", daemon=True)
+
+    # Called from other threads.
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def submit(self, command: Callable[[], None]) -> bool:
+        """Runs ``command`` in the thread before its next batch; commands keep their order.
+
+        Returns:
+            False if the thread has ended: the command will not run.
+        """
+        with self._gate:
+            if self._has_ended:
+                return False
+            self._commands.append(command)
+        self._wake.set()
+        return True
+
+    def wake(self) -> None:
+        """Tells the thread that something it may wait for has happened."""
+        self._wake.set()
+
+    async def call(self, function: Callable[[], _T]) -> _T:
+        """The result of ``function``, run in the thread.
+
+        Raises:
+            EngineFailed: The engine is closed.
+        """
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[_T] = loop.create_future()
+
+        def settle(act: Callable[[], None]) -> None:
+            if not result.done():
+                act()
+
+        def run() -> None:
+            try:
+                value = function()
+            except Exception as error:  # noqa: BLE001  handed to the caller
+                failure = error
+                _post(loop, lambda: settle(lambda: result.set_exception(failure)))
+            else:
+                _post(loop, lambda: settle(lambda: result.set_result(value)))
+
+        if not self.submit(run):
+            raise self.closed_error()
+        return await result
+
+    def close(self) -> None:
+        """Ends all work and the thread; blocks until it is gone."""
+        self._is_closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def closed_error(self) -> EngineFailed:
+        """Why nothing more can be asked of it."""
+        reason = self.failure or "it was closed"
+        return EngineFailed(f"model {self._model_name!r} is not running: {reason}", model=self._model_name)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are served."""
+        return not self._is_closing and self.failure is None and self._thread.is_alive()
+
+    # Called in the thread.
+
+    def add(self, job: Job) -> None:
+        """Takes in a new request."""
+        self.counters.requests += 1
+        self._queue.add(job)
+
+    def add_chore(self, chore: Chore) -> None:
+        """Takes in other work."""
+        self._chores.append(chore)
+
+    def cancel(self, job: Job, *, detail: str | None = None) -> None:
+        """Ends a request; its live samples are finished with exact counts."""
+        if job in self._queue.jobs:
+            job.cancel(detail)
+            self._retire(job)
+
+    def abandon(self, job: Job) -> None:
+        """Ends a request nobody listens to any more."""
+        if job in self._queue.jobs:
+            job.fail(EngineFailed("the reader went away", model=self._model_name))
+            self._retire(job)
+
+    def news(self, job: GenerationJob) -> None:
+        """Takes note that a job has events to deliver."""
+        self._news[job] = None
+
+    def check_integrity(self) -> None:
+        """Compares what is live with the cache's books, and those with the context.
+
+        Raises:
+            AssertionError: They disagree.
+        """
+        self.cache.check_integrity()
+        leases = [task.lease for task in self._live]
+        if None in leases or len(leases) != self.cache.num_leases:
+            raise AssertionError(f"{self.cache.num_leases} sequences are leased for {len(leases)} live tasks")
+        if any(task not in task.job.live for task in self._live):
+            raise AssertionError("a live task is not known to its job")
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closing:
+                self._wake.clear()
+                self._drain()
+                has_worked = self._step()
+                self._deliver()
+                if not has_worked and not self._commands and not self._is_closing:
+                    self._wake.wait(self._seconds_to_deadline())
+        except Exception as error:  # a bug here must end requests, not leave them waiting
+            _logger.exception("the decode thread failed")
+            self.failure = f"{type(error).__name__}: {error}"
+        finally:
+            self._is_closing = True
+            self._end_all()
+
+    def _drain(self) -> None:
+        while self._commands:
+            self._commands.popleft()()
+
+    def _end_all(self) -> None:
+        with self._gate:
+            self._has_ended = True
+        error = self.closed_error()
+        self._drain()
+        for job in list(self._queue.jobs):
+            job.fail(error)
+        for chore in self._chores:
+            chore.fail(error)
+        self._deliver()
+        self._on_exit()
+
+    def _step(self) -> bool:
+        """One batch, and a piece of other work; False if there was nothing to do."""
+        self._expire()
+        self._admit()
+        has_worked = self._advance_chore()
+        runnable = [task for task in self._live if not task.is_held]
+        if runnable:
+            slices = self._planned(runnable)
+            if slices:
+                self._compute(slices)
+                has_worked = True
+        for job in self._queue.jobs:
+            job.flush()
+        self.counters.live_sequences = len(self._live)
+        return has_worked
+
+    def _advance_chore(self) -> bool:
+        if not self._chores:
+            return False
+        chore = self._chores[0]
+        try:
+            is_done = chore.advance()
+        except Exception as error:  # noqa: BLE001  handed to whoever asked for it
+            chore.fail(error)
+            is_done = True
+        if is_done:
+            self._chores.popleft()
+        return True
+
+    def _expire(self) -> None:
+        now = time.monotonic()
+        for job in [job for job in self._queue.jobs if job.deadline is not None and job.deadline <= now]:
+            self.cancel(job, detail="deadline")
+
+    def _seconds_to_deadline(self) -> float | None:
+        deadlines = [job.deadline for job in self._queue.jobs if job.deadline is not None]
+        return max(min(deadlines) - time.monotonic(), 0.0) if deadlines else None
+
+    # Admission.
+
+    def _admit(self) -> None:
+        while len(self._live) < self._max_live:
+            for job in self._candidates():
+                task = job.waiting[0]
+                num_cached = self.cache.match(task.tokens[: task.cache_limit], salt=job.salt)
+                if not should_wait_for(task, self._live, num_cached):
+                    break
+            else:
+                return
+            if not self._start(task):
+                return
+
+    def _candidates(self) -> list[Job]:
+        if not self._is_deterministic:
+            return self._queue.ordered()
+        if self._current not in self._queue.jobs:
+            ordered = self._queue.ordered()
+            self._current = ordered[0] if ordered else None
+            if self._current is not None:
+                self.cache.clear()
+        return [self._current] if self._current and self._current.waiting else []
+
+    def _start(self, task: Task) -> bool:
+        job = task.job
+        lease = self.cache.acquire(task.tokens, limit=task.cache_limit, salt=job.salt, tree_id=job.tree_id)
+        if lease is None:
+            return False
+        task.lease = lease
+        needed = task.num_pending + min(task.tokens_ahead, _HEADROOM_TOKENS)
+        reserved = sum(other.num_pending + min(other.tokens_ahead, _HEADROOM_TOKENS) for other in self._live)
+        if self._live and self.cache.available_cells() < needed + reserved:
+            task.lease = None
+            self.cache.close(lease)
+            return False
+        job.waiting.popleft()
+        job.live.add(task)
+        self._live[task] = None
+        self._order += 1
+        task.order = self._order
+        self._queue.served(job)
+        cached = len(lease.tokens)
+        self.counters.recomputed_tokens += self.cache.count_recomputed(task.tokens, cached, salt=job.salt)
+        job.admitted(task, cached)
+        if isinstance(task, Writing) and not task.num_pending:
+            assert isinstance(job, GenerationJob) and job.first_logits is not None
+            self._take_row(task, len(task.tokens) - 1, job.first_logits)
+        return True
+
+    def _stop(self, task: Task, *, keep: bool = True) -> None:
+        """Takes a task off; its tokens stay cached, except in deterministic mode."""
+        assert task.lease is not None
+        self.cache.close(task.lease, keep=keep and not (self._is_deterministic and isinstance(task, Writing)))
+        task.lease = None
+        del self._live[task]
+        task.job.live.remove(task)
+
+    def _make_room(self, slices: list[Slice]) -> list[Slice]:
+        """Evicts, and if that is not enough takes the youngest tasks off, until the batch fits."""
+        while not self.cache.reserve(sum(part.count for part in slices)):
+            victim = max(self._live, key=lambda task: (task.is_held, task.order))
+            assert len(self._live) > 1, "one sequence alone always fits"
+            self._stop(victim)
+            victim.job.waiting.appendleft(victim)
+            self.counters.preemptions += 1
+            slices = [part for part in slices if part.task is not victim]
+        return slices
+
+    def _retire(self, job: Job) -> None:
+        for task in list(job.live):
+            self._stop(task)
+        job.waiting.clear()
+        self._queue.remove(job)
+
+    # Computing.
+
+    def _planned(self, runnable: list[Task]) -> list[Slice]:
+        limit = self.runner.batch_tokens
+        if not self._is_deterministic:
+            is_writing = any(task.num_pending == 1 for task in runnable)
+            seconds = _BUSY_STEP_S if is_writing else _READING_STEP_S
+            limit = min(limit, max(int(seconds / self._row_seconds), _SMALLEST_CHUNK))
+        slices = plan_batch(
+            runnable,
+            prefill_tokens=limit,
+            batch_tokens=self.runner.batch_tokens,
+            max_outputs=self.runner.max_outputs,
+        )
+        return self._make_room(slices)
+
+    def _compute(self, slices: list[Slice]) -> None:
+        rows: list[Row] = []
+        outputs: list[tuple[Task, int, int]] = []
+        for part in slices:
+            lease, first = part.task.lease, part.task.first_output
+            assert lease is not None
+            for position in range(part.start, part.start + part.count):
+                if position >= first:
+                    outputs.append((part.task, position, len(rows)))
+                rows.append(Row(part.task.tokens[position], position, lease.sequence, position >= first))
+        started = time.monotonic()
+        code = self.runner.decode(rows)
+        if code:
+            self._fail_batch(slices, code)
+            return
+        for part in slices:
+            assert part.task.lease is not None
+            self.cache.extend(part.task.lease, part.task.tokens[part.start : part.start + part.count])
+        tokens_before = self.counters.output_tokens
+        for task, position, index in outputs:
+            if task in self._live:
+                self._take_row(task, position, self.runner.logits(index))
+        now = time.monotonic()
+        self._account(now, now - started, len(rows), self.counters.output_tokens - tokens_before)
+
+    def _account(self, now: float, seconds: float, num_rows: int, num_outputs: int) -> None:
+        counters = self.counters
+        counters.decode_steps += 1
+        counters.busy_s += seconds
+        recent = counters.recent
+        recent.append((now, seconds, num_outputs))
+        while recent[0][0] < now - _RATE_WINDOW_S:
+            recent.popleft()
+        if num_rows >= _SMALLEST_CHUNK:
+            self._row_seconds += 0.3 * (seconds / num_rows - self._row_seconds)
+
+    def _take_row(self, task: Task, position: int, logits: FloatRow) -> None:
+        job = task.job
+        before = task.output_tokens if isinstance(task, Writing) else 0
+        try:
+            is_done = task.take_row(position, logits)
+        except Exception as error:  # noqa: BLE001  a monitor may raise anything; it ends its own request only
+            job.fail(error if isinstance(error, TtcError) else self._broken(error))
+            self._retire(job)
+            return
+        if isinstance(task, Writing):
+            self.counters.output_tokens += task.output_tokens - before
+        if not is_done:
+            return
+        assert task.lease is not None
+        self._stop(task)
+        if isinstance(job, GenerationJob) and not job.is_read:
+            self.counters.prompt_tokens += len(job.prompt)
+            self.counters.cached_prompt_tokens += job.cached_tokens
+        job.ended(task)
+        if not job.live and not job.waiting:
+            self._queue.remove(job)
+
+    def _broken(self, error: Exception) -> EngineFailed:
+        return EngineFailed(
+            f"a sample of model {self._model_name!r} failed: {type(error).__name__}: {error}",
+            model=self._model_name,
+            is_retryable=False,
+        )
+
+    def _fail_batch(self, slices: list[Slice], code: int) -> None:
+        """Ends the requests of a batch that failed and takes back the cells it may have filled."""
+        error = EngineFailed(
+            f"model {self._model_name!r} could not compute a batch (llama_decode returned {code})",
+            model=self._model_name,
+        )
+        for part in slices:
+            assert part.task.lease is not None
+            self.runner.remove(part.task.lease.sequence, part.start)
+        for job in {part.task.job: None for part in slices}:
+            job.fail(error)
+            self._retire(job)
+
+    def _deliver(self) -> None:
+        """Hands all news to the event loops, one call for each loop."""
+        if not self._news:
+            return
+        parcels: dict[asyncio.AbstractEventLoop, list[_Parcel]] = {}
+        for job in self._news:
+            closing = job.closing
+            parcel = _Parcel(job.stream, job.events, closing is not None, closing.error if closing else None)
+            parcels.setdefault(job.stream.loop, []).append(parcel)
+            job.events = []
+        self._news.clear()
+        for loop, batch in parcels.items():
+            _post(loop, lambda batch=batch: _hand_over(batch))  # type: ignore[misc]  # bound now
+
+
+@dataclass(slots=True)
+class _Parcel:
+    stream: EventStream
+    events: list[GenerationEvent]
+    is_last: bool
+    error: Exception | None
+
+
+def _hand_over(parcels: Sequence[_Parcel]) -> None:
+    for parcel in parcels:
+        parcel.stream.deliver(parcel.events, is_last=parcel.is_last, error=parcel.error)
+
+
+def _post(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(act)
+    except RuntimeError:  # the loop is closed: nobody waits for this any more
+        _logger.debug("a reader's event loop is closed")

@@ -1,0 +1,162 @@
+"""A loaded model as the engine sees it: vocabulary, special tokens, chat template, and what a token costs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.cost import ModelCost, TokenPrices
+from orchestrator.engine import Prompt
+from orchestrator.errors import InvalidRequest
+from orchestrator.workers.llama_cpp.binding import ModelHandle
+from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
+
+_ATTR_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
+_ATTR_USER_DEFINED = 1 << 4  # LLAMA_TOKEN_ATTR_USER_DEFINED
+_NO_TOKEN = -1
+
+
+class Vocabulary:
+    """Texts, ids and roles of a model's tokens."""
+
+    def __init__(self, handle: ModelHandle) -> None:
+        self._handle = handle
+        api, vocab = handle.api, handle.vocab
+        self.size = handle.num_tokens
+        digest = hashlib.blake2b(digest_size=16)
+        special: list[str] = []
+        control: set[int] = set()
+        get_text, get_attr = api.llama_vocab_get_text, api.llama_vocab_get_attr
+        for token in range(self.size):
+            text: bytes = get_text(vocab, token) or b""
+            attributes: int = get_attr(vocab, token)
+            digest.update(b"%d:%d:%b\n" % (attributes, len(text), text))
+            if attributes & (_ATTR_CONTROL | _ATTR_USER_DEFINED) and text:
+                special.append(text.decode("utf-8", "replace"))
+                control.add(token)
+        self.fingerprint = digest.hexdigest()
+        self.special_texts = tuple(special)
+        self.special_ids = frozenset(control)
+        self.end_ids = frozenset(token for token in range(self.size) if api.llama_vocab_is_eog(vocab, token))
+        self.bos: int = api.llama_vocab_bos(vocab)
+        self.adds_bos: bool = bool(api.llama_vocab_get_add_bos(vocab)) and self.bos != _NO_TOKEN
+        self.bos_text = self._text_of(self.bos)
+        self.eos_text = self._text_of(api.llama_vocab_eos(vocab))
+        self._pieces: dict[int, bytes] = {}
+
+    def _text_of(self, token: int) -> str:
+        if token == _NO_TOKEN:
+            return ""
+        text: bytes = self._handle.api.llama_vocab_get_text(self._handle.vocab, token) or b""
+        return text.decode("utf-8", "replace")
+
+    def piece(self, token: int) -> bytes:
+        """Bytes a token adds to a text; none for control tokens."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self._handle.piece(token)
+        return piece
+
+    def encode(self, text: str, *, parses_special: bool = False) -> list[int]:
+        """Ids of a text; texts of special tokens in it are plain text unless ``parses_special``."""
+        return self._handle.tokenize(text.encode("utf-8", "surrogatepass"), parses_special=parses_special)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of ids.
+
+        Raises:
+            InvalidRequest: An id is not in the vocabulary.
+        """
+        self.require_ids(token_ids)
+        return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
+
+    def require_ids(self, token_ids: Sequence[int]) -> None:
+        """Refuses ids outside the vocabulary: llama.cpp would fail the whole batch.
+
+        Raises:
+            InvalidRequest: Naming the first one.
+        """
+        for token in token_ids:
+            if not 0 <= token < self.size:
+                raise InvalidRequest(
+                    f"token id {token} is not in the vocabulary of {self.size} tokens", field="token_ids", value=token
+                )
+
+
+class Model:
+    """Weights, vocabulary and template of one GGUF file.
+
+    Raises:
+        ModelUnavailable: The file is missing, no GGUF, or damaged.
+    """
+
+    def __init__(self, path: Path, *, num_gpu_layers: int = 0) -> None:
+        self.handle = ModelHandle(path, num_gpu_layers=num_gpu_layers)
+        self.vocabulary = Vocabulary(self.handle)
+        self.template = ChatTemplate(
+            self.handle.chat_template(), bos_text=self.vocabulary.bos_text, eos_text=self.vocabulary.eos_text
+        )
+        self.trained_context: int = self.handle.api.llama_model_n_ctx_train(self.handle.pointer)
+
+    def cost(self, prices: TokenPrices) -> ModelCost:
+        """What the cost models need, from the GGUF header."""
+        api, pointer = self.handle.api, self.handle.pointer
+        heads, kv_heads = api.llama_model_n_head(pointer), api.llama_model_n_head_kv(pointer)
+        architecture = self.handle.metadata("general.architecture") or ""
+        key_length = self.handle.metadata(f"{architecture}.attention.key_length")
+        head_width = int(key_length) if key_length else api.llama_model_n_embd(pointer) // heads
+        layers = api.llama_model_n_layer(pointer)
+        return ModelCost(
+            parameters=api.llama_model_n_params(pointer),
+            attention_width=heads * head_width * layers,
+            kv_width=kv_heads * head_width * layers,
+            prices=prices,
+        )
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The ids the model reads for a prompt: template, conversation, and what it has already written.
+
+        Spans that carry ids of this vocabulary keep them; other spans are encoded as plain text.
+        """
+        ids = self._conversation_ids(prompt)
+        for span in prompt.continuation:
+            if span.token_ids is not None and span.tokenizer == self.vocabulary.fingerprint:
+                self.vocabulary.require_ids(span.token_ids)
+                ids.extend(span.token_ids)
+            else:
+                ids.extend(self.vocabulary.encode(span.text))
+        if not ids:
+            raise InvalidRequest("the prompt is empty; give a message or a text to continue", field="prompt")
+        return ids
+
+    def _conversation_ids(self, prompt: Prompt) -> list[int]:
+        vocabulary = self.vocabulary
+        ids = self._encode_parts(self.template.render(prompt.messages)) if prompt.messages else []
+        if vocabulary.adds_bos and ids[:1] != [vocabulary.bos]:
+            ids.insert(0, vocabulary.bos)
+        return ids
+
+    def _encode_parts(self, parts: Sequence[Part]) -> list[int]:
+        """Encodes a rendered conversation so that no message can contribute a special token.
+
+        The text is encoded as a whole, as the model was trained, unless a message spells a special token or the whole
+        holds other special tokens than the template's own parts; then part by part, messages as plain text.
+        """
+        vocabulary = self.vocabulary
+        if not any(special in part.text for part in parts if part.is_message for special in vocabulary.special_texts):
+            whole = vocabulary.encode("".join(part.text for part in parts), parses_special=True)
+            own = [
+                token
+                for part in parts
+                if not part.is_message
+                for token in vocabulary.encode(part.text, parses_special=True)
+                if token in vocabulary.special_ids
+            ]
+            if [token for token in whole if token in vocabulary.special_ids] == own:
+                return whole
+        return [token for part in parts for token in vocabulary.encode(part.text, parses_special=not part.is_message)]
+
+    def free(self) -> None:
+        """Frees the weights."""
+        self.handle.free()

@@ -1,0 +1,69 @@
+"""Carries events from the decode thread to the readers on the event loop, a step's worth at a time.
+
+The thread is the only writer of `produced`, the loop the only writer of `taken`; both only grow, so their difference
+needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from orchestrator.engine import MAX_UNREAD_TOKENS, Delta, GenerationEvent
+
+
+class EventStream:
+    """Events of one request, from the thread to one reader.
+
+    Args:
+        num_samples: Samples of the request.
+        on_room: Called on the loop when a sample that was held may go on.
+    """
+
+    def __init__(self, num_samples: int, *, on_room: Callable[[], None]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.produced = [0] * num_samples  # tokens sampled; written by the thread
+        self._taken = [0] * num_samples  # tokens read; written by the loop
+        self._events: deque[GenerationEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._error: Exception | None = None
+        self._is_closed = False
+        self._on_room = on_room
+
+    def is_full(self, index: int) -> bool:
+        """Whether the reader is so far behind that the sample must wait."""
+        return self.produced[index] - self._taken[index] >= MAX_UNREAD_TOKENS
+
+    def deliver(self, events: Sequence[GenerationEvent], *, is_last: bool, error: Exception | None) -> None:
+        """On the loop: more events; ``is_last`` closes the stream, with ``error`` if there is one."""
+        self._events.extend(events)
+        if is_last:
+            self._is_closed, self._error = True, error
+        self._arrived.set()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the thread has sent its last event."""
+        return self._is_closed
+
+    async def next(self) -> GenerationEvent | None:
+        """The next event; None at the end.
+
+        Raises:
+            Exception: What the stream was closed with.
+        """
+        while not self._events:
+            if self._is_closed:
+                if self._error is not None:
+                    raise self._error
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        event = self._events.popleft()
+        if isinstance(event, Delta):
+            was_full = self.is_full(event.index)
+            self._taken[event.index] += event.num_tokens
+            if was_full and not self.is_full(event.index):
+                self._on_room()
+        return event
