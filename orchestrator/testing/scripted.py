@@ -1,22 +1,22 @@
 """`ScriptedEngine`: a deterministic engine with no model in it, for tests, docs and simulation.
 
-It owns request bookkeeping, latencies and faults; what is said is the script's business (`scripts`), how one sample
-is cut into tokens that of `scripted_sample`.
+It owns the books: admission, counters, the prefix memory, the log. What is said is the script's business (`scripts`),
+how a sample is cut into tokens that of `scripted_sample`, when it comes that of `scripted_request`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import heapq
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.cost import ModelCost
 from orchestrator.engine import (
     MAX_UNREAD_TOKENS,
     Capability,
+    Delta,
     EngineHealth,
+    Finished,
     GenerateRequest,
     GenerationEvent,
     ModelDescription,
@@ -28,53 +28,17 @@ from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest, U
 from orchestrator.testing.arithmetic import arithmetic
 from orchestrator.testing.faults import Fault, FaultKind, FaultPlan
 from orchestrator.testing.prefix_memory import PrefixMemory
+from orchestrator.testing.scripted_request import NO_LATENCY, Latency, LiveRequest
 from orchestrator.testing.scripted_sample import ReplyTokens, ScriptedSample, SpokenReply
-from orchestrator.testing.scripts import Script, ScriptLike, as_script, babble, share
+from orchestrator.testing.scripts import Script, ScriptLike, as_script, babble
 from orchestrator.testing.vocabulary import Vocabulary, WordVocabulary, text_of
 
 ALL_CAPABILITIES = frozenset(Capability) - {Capability.GRAMMAR}
 _TURN_TOKENS = 4
 """What the pretended chat template adds to each message, and the assistant's header to the whole."""
-_FOREVER_S = 10**6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """How long a scripted engine pretends to take.
-
-    Attributes:
-        prefill_s: Before the first event.
-        prefill_token_s: And this much for each prompt token that is not cached.
-        token_s: For each token of a sample; samples run side by side.
-        jitter: Samples are faster or slower by up to this share, drawn by their seeds. In [0, 1).
-    """
-
-    prefill_s: float = 0.0
-    prefill_token_s: float = 0.0
-    token_s: float = 0.0
-    jitter: float = 0.0
-
-
-NO_LATENCY = Latency()
 NO_SALT = ""
-
-
-@dataclass(slots=True, eq=False)
-class _Live:
-    """A request being served; `sleeper` is cancelled to wake it."""
-
-    samples: list[ScriptedSample] = field(default_factory=list)
-    is_cancelled: bool = False
-    sleeper: asyncio.Task[None] | None = None
-    token_s: list[float] = field(default_factory=list)
-    due: list[tuple[float, int, int]] = field(default_factory=list)  # heap of (ready_s, turn, sample)
-    now_s: float = 0.0
-    turn: int = -1
-    delivered_tokens: int = 0
-
-    def wake(self) -> None:
-        if self.sleeper is not None:
-            self.sleeper.cancel()
 
 
 @dataclass(slots=True)
@@ -149,7 +113,7 @@ class ScriptedEngine:
         self._clock: Clock = clock or SystemClock()
         self._keep_log = keep_log
         self._spoken = SpokenReply(self._vocabulary)
-        self._live: dict[str, _Live] = {}
+        self._live: dict[str, LiveRequest] = {}
         self._prefixes = PrefixMemory()
         self._counters = _Counters()
         self._num_calls = 0
@@ -177,36 +141,30 @@ class ScriptedEngine:
             self.log.append(request)
         prefilled = self._admit(request)
         fault = self._fault(call, request)
-        live = _Live()
+        live = self._begin(fault)
         self._live[request.request_id] = live
         self._counters.requests += 1
         try:
-            if fault is not None and fault.is_lie and self._description.counts_exactly:
-                raise ValueError(
-                    f"an engine with exact counts cannot be made to lie ({fault.kind}); drop STRICT_COUNTS"
-                )
-            if fault is not None and fault.kind in {FaultKind.FAIL, FaultKind.HANG} and fault.after_tokens == 0:
-                await self._break(fault, live)
-            slowness = fault.factor if fault is not None and fault.kind is FaultKind.SLOW else 1.0
-            unread = prefilled.prompt_tokens - prefilled.cached_tokens
-            await self._pause((self._latency.prefill_s + self._latency.prefill_token_s * unread) * slowness, live)
-            live.samples = self._samples(request, prefilled.prompt_tokens, fault)
+            await live.prefill(prefilled.prompt_tokens - prefilled.cached_tokens)
+            live.begin(self._samples(request, prefilled.prompt_tokens, fault))
             self._read(request.cache_salt, request.prompt, prefilled)
             yield prefilled
-            self._schedule(live, slowness)
-            while events := await self._next_events(request, live, fault):
+            while events := await live.next_events():
                 for event in events:
+                    if isinstance(event, Delta):
+                        self._counters.output_tokens += event.num_tokens
+                    elif isinstance(event, Finished):
+                        self._prefixes.add(request.cache_salt, request.prompt, live.samples[event.index].text)
                     yield event
-                self._check_open()
         finally:
-            self._live.pop(request.request_id, None)
+            del self._live[request.request_id]
+            self._counters.decode_steps += live.decode_steps
 
     def cancel(self, request_id: str) -> None:
         """Ends a request; unknown ids are ignored."""
         live = self._live.get(request_id)
         if live is not None:
-            live.is_cancelled = True
-            live.wake()
+            live.cancel()
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
         """Noted in `released`; the prefix memory forgets nothing."""
@@ -230,7 +188,7 @@ class ScriptedEngine:
         """Live requests fail with `EngineFailed`; safe to call twice."""
         self._is_closed = True
         for live in self._live.values():
-            live.wake()
+            live.close()
 
     # Tokenizes
 
@@ -268,11 +226,8 @@ class ScriptedEngine:
             EngineFailed: As planned, or the engine was closed.
         """
         self._check_open()
-        if self._deaths_left:
-            await self._break(self._death(), _Live())
         read = self._prefill(NO_SALT, prompt, num_more_tokens=num_more_tokens)
-        unread = read.prompt_tokens - read.cached_tokens
-        await self._pause(self._latency.prefill_s + self._latency.prefill_token_s * unread, _Live())
+        await self._begin(self._death()).prefill(read.prompt_tokens - read.cached_tokens)
         self._counters.requests += 1
         self._read(NO_SALT, prompt, read)
         return read
@@ -314,32 +269,25 @@ class ScriptedEngine:
             raise EngineFailed("the engine is closed", model=self._description.name, is_retryable=False)
 
     def _fault(self, call: int, request: GenerateRequest) -> Fault | None:
-        if self._deaths_left:
-            return self._death()
-        return None if self._faults is None else self._faults(call, request)
+        planned = None if self._faults is None else self._faults(call, request)
+        if planned is not None and planned.is_lie and self._description.counts_exactly:
+            raise ValueError(f"an engine with exact counts cannot be made to lie ({planned.kind}); drop STRICT_COUNTS")
+        return self._death() or planned
 
-    def _death(self) -> Fault:
+    def _death(self) -> Fault | None:
+        if not self._deaths_left:
+            return None
         self._deaths_left -= 1
         return Fault(message="the scripted engine is down")
 
-    async def _break(self, fault: Fault, live: _Live) -> None:
-        if fault.kind is FaultKind.HANG:
-            while not live.is_cancelled:
-                await self._pause(_FOREVER_S, live)
-        else:
-            raise EngineFailed(fault.message, model=self._description.name, is_retryable=fault.is_retryable)
-
-    async def _pause(self, seconds: float, live: _Live) -> None:
-        """Waits, less long if the request is cancelled; lets others run in any case."""
-        if live.is_cancelled:
-            return
-        if seconds <= 0:
-            await asyncio.sleep(0)
-        else:
-            async with asyncio.TaskGroup() as group:
-                live.sleeper = group.create_task(self._clock.sleep(seconds))
-            live.sleeper = None
-        self._check_open()
+    def _begin(self, fault: Fault | None) -> LiveRequest:
+        return LiveRequest(
+            model=self._description.name,
+            latency=self._latency,
+            clock=self._clock,
+            tokens_per_delta=self._tokens_per_delta,
+            fault=fault,
+        )
 
     def _samples(self, request: GenerateRequest, prompt_tokens: int, fault: Fault | None) -> list[ScriptedSample]:
         room = self._description.context_length - prompt_tokens
@@ -369,60 +317,6 @@ class ScriptedEngine:
             return self._spoken.tokens(whole, limit=limit)
         rest = self._spoken.rest(whole, self._spoken.continuation(prompt), limit=limit)
         return rest or self._spoken.tokens(self._script(prompt, seed), limit=limit)
-
-    def _schedule(self, live: _Live, slowness: float) -> None:
-        live.token_s = [self._latency.token_s * slowness * self._jitter(sample.seed) for sample in live.samples]
-        for sample in live.samples:
-            self._push(live, sample, start_s=0.0, turn=0)
-
-    def _push(self, live: _Live, sample: ScriptedSample, *, start_s: float, turn: int) -> None:
-        num_tokens = sample.num_next(self._tokens_per_delta)
-        heapq.heappush(live.due, (start_s + live.token_s[sample.index] * num_tokens, turn, sample.index))
-
-    async def _next_events(
-        self, request: GenerateRequest, live: _Live, fault: Fault | None
-    ) -> Sequence[GenerationEvent]:
-        """The sample that is due next advances by one delta; nothing once all have ended."""
-        wanted = self._tokens_per_delta
-        if fault is not None and fault.kind in {FaultKind.FAIL, FaultKind.HANG}:
-            if live.delivered_tokens == fault.after_tokens:
-                await self._break(fault, live)
-            wanted = min(wanted, fault.after_tokens - live.delivered_tokens)
-        if not live.due:
-            return ()
-        ready_s, turn, index = live.due[0]
-        if ready_s > live.now_s:
-            await self._pause(ready_s - live.now_s, live)
-            live.now_s = ready_s
-        elif turn != live.turn:
-            await self._pause(0, live)
-        if live.is_cancelled:
-            return self._cancel_all(request, live)
-        if turn != live.turn:
-            live.turn = turn
-            self._counters.decode_steps += 1
-        heapq.heappop(live.due)
-        sample = live.samples[index]
-        delta, finished = sample.take(wanted)
-        live.delivered_tokens += delta.num_tokens
-        self._counters.output_tokens += delta.num_tokens
-        if finished is None:
-            self._push(live, sample, start_s=ready_s, turn=turn + 1)
-            return (delta,)
-        self._prefixes.add(request.cache_salt, request.prompt, sample.text)
-        return (delta, finished)
-
-    def _cancel_all(self, request: GenerateRequest, live: _Live) -> Sequence[GenerationEvent]:
-        live.due.clear()
-        events: list[GenerationEvent] = []
-        for sample in live.samples:
-            if sample.is_live:
-                events += sample.cancel()
-                self._prefixes.add(request.cache_salt, request.prompt, sample.text)
-        return events
-
-    def _jitter(self, seed: int) -> float:
-        return 1.0 + self._latency.jitter * (2 * share(seed, "jitter") - 1) if self._latency.jitter else 1.0
 
 
 _SCRIPTS: dict[str, Callable[[], Script]] = {"arithmetic": arithmetic, "babble": babble}

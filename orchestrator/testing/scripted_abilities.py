@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -29,6 +28,7 @@ from orchestrator.engine import (
 from orchestrator.testing.scripted import ScriptedEngine
 from orchestrator.testing.scripted_sample import pseudo_logprob
 from orchestrator.testing.scripts import ScriptLike, share
+from orchestrator.testing.transcript import close_stream
 from orchestrator.testing.vocabulary import ByteVocabulary
 
 LogprobRule = Callable[[Prompt, int, int], float]
@@ -114,13 +114,16 @@ class BlackBox:
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
         """The engine's events without ids; alternatives are texts where the engine can tell."""
-        async with aclosing(_closable(self._engine.generate(request))) as events:
-            async for event in events:
+        stream = self._engine.generate(request)
+        try:
+            async for event in stream:
                 if isinstance(event, Delta):
                     event = replace(event, token_ids=None, alternatives=self._as_texts(event.alternatives))
                 elif isinstance(event, Finished) and self._is_estimated:
                     event = replace(event, is_estimated=True)
                 yield event
+        finally:
+            await close_stream(stream)
 
     def cancel(self, request_id: str) -> None:
         """Ends a request."""
@@ -146,11 +149,6 @@ class BlackBox:
             replace(row, tokens=tuple(decode([token]) if isinstance(token, int) else token for token in row.tokens))
             for row in alternatives
         )
-
-
-def _closable(events: AsyncIterator[GenerationEvent]) -> AsyncGenerator[GenerationEvent]:
-    assert isinstance(events, AsyncGenerator), "engines write generate as an async generator"
-    return events
 
 
 def _as_prompt(text: str) -> Prompt:
