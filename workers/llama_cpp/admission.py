@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from orchestrator.workers.llama_cpp.work import Job, Reading, Task
@@ -72,16 +72,11 @@ def should_wait_for(task: Task, live: Iterable[Task], num_cached: int) -> bool:
 
 
 class Slice(NamedTuple):
-    """Tokens [start, start + count) of a task, to be computed in the next batch."""
+    """Tokens [start, start + num_tokens) of a task, to be computed in the next batch."""
 
     task: Task
     start: int
-    count: int
-
-    @property
-    def outputs(self) -> Iterator[int]:
-        """Positions in it whose logits are wanted."""
-        return iter(range(max(self.start, self.task.first_output), self.start + self.count))
+    num_tokens: int
 
 
 def plan_batch(tasks: Sequence[Task], *, prefill_tokens: int, batch_tokens: int, max_outputs: int) -> list[Slice]:

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from orchestrator.workers.llama_cpp.prefix_cache import Extent
 
 from orchestrator.errors import EngineFailed, MissingDependency, ModelUnavailable
-from orchestrator.workers.llama_cpp.prefix_cache import Extent
 
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ: sequence ids one context can have."""
@@ -224,20 +224,24 @@ class ContextHandle:
         assert address is not None, "no output was asked for this row"
         view = self._views.get((address, size))
         if view is None:
-            view = np.frombuffer((ctypes.c_float * size).from_address(address), dtype=np.float32)
+            view = np.frombuffer(memoryview((ctypes.c_float * size).from_address(address)), dtype=np.float32)
             self._views[address, size] = view
         return view
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Makes ``target`` share the cells of ``source`` at positions [start, end)."""
         self.api.llama_memory_seq_cp(self._memory, source, target, start, end)
 
     def remove(self, sequence: int, start: int) -> None:
+        """Takes a sequence off its cells from ``start`` on."""
         self.api.llama_memory_seq_rm(self._memory, sequence, start, -1)
 
     def remove_range(self, sequence: int, start: int, end: int) -> None:
+        """Takes a sequence off its cells in [start, end)."""
         self.api.llama_memory_seq_rm(self._memory, sequence, start, end)
 
     def extent(self, sequence: int) -> Extent:
+        """Positions a sequence holds, as llama.cpp sees it."""
         return Extent(
             self.api.llama_memory_seq_pos_min(self._memory, sequence),
             self.api.llama_memory_seq_pos_max(self._memory, sequence),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from orchestrator.workers.llama_cpp.binding import ContextHandle, Row
+from orchestrator.workers.llama_cpp.outbox import post
 
 from orchestrator.errors import EngineFailed
-from orchestrator.workers.llama_cpp.binding import ContextHandle, Row
 
 FloatMatrix = npt.NDArray[np.float32]
 
@@ -76,5 +77,4 @@ class EmbeddingChore:
             if not self.done.done():
                 act()
 
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(settle)
+        post(self.loop, settle)

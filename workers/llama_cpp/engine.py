@@ -15,6 +15,15 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from orchestrator.workers.llama_cpp.binding import MAX_SEQUENCES, ContextHandle
+from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
+from orchestrator.workers.llama_cpp.generation import GenerationJob
+from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
+from orchestrator.workers.llama_cpp.loop import DecodeLoop
+from orchestrator.workers.llama_cpp.model import Model
+from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
+from orchestrator.workers.llama_cpp.work import Reading, ReadingJob, Scoring
 
 from orchestrator.cost import TokenPrices
 from orchestrator.engine import (
@@ -30,14 +39,6 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import ContextOverflow, InvalidRequest
-from orchestrator.workers.llama_cpp.binding import MAX_SEQUENCES, ContextHandle
-from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
-from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
-from orchestrator.workers.llama_cpp.loop import DecodeLoop
-from orchestrator.workers.llama_cpp.model import Model
-from orchestrator.workers.llama_cpp.outbox import EventStream
-from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
-from orchestrator.workers.llama_cpp.work import GenerationJob, Reading, ReadingJob, Scoring
 
 _logger = logging.getLogger(__name__)
 
@@ -163,9 +164,20 @@ class LlamaCppEngine:
         self._loop.start()
 
     def describe(self) -> ModelDescription:
+        """The model, from its GGUF header."""
         return self._description
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
+        """Samples from a prompt; see `Engine.generate`.
+
+        A request cut short before its prompt was read reports in `Prefilled` how much of it was. A request whose
+        deadline passes ends as if cancelled, with the detail ``"deadline"``.
+
+        Raises:
+            ContextOverflow: Prompt and one token do not fit.
+            InvalidRequest: A field cannot be used: an id in use, a schema or grammar that is none, a bad token id.
+            EngineFailed: The model stopped, or the engine was closed.
+        """
         check_capabilities(request, self._description)
         self._check(request)
         self._jobs[request.request_id] = None
@@ -198,6 +210,7 @@ class LlamaCppEngine:
                 self._loop.submit(lambda: self._loop.abandon(abandoned))
 
     def cancel(self, request_id: str) -> None:
+        """Ends a request within one decode step, with exact counts; unknown ids are ignored."""
         if request_id not in self._jobs:
             return
         job = self._jobs[request_id]
@@ -207,11 +220,13 @@ class LlamaCppEngine:
         self._loop.submit(lambda: self._loop.cancel(job))
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
+        """Unpins the cached prefixes of a tree, except those on the way to ``keep``."""
         kept = [await self._prompt_ids(prompt) for prompt in keep]
         if self._loop.is_running:
             await self._loop.call(lambda: self._loop.cache.release(tree_id, keep=kept))
 
     async def health(self) -> EngineHealth:
+        """Counters of the decode thread and the prefix cache."""
         counters, cache = self._loop.counters, self._loop.cache
         is_ready = self._loop.is_running
         return EngineHealth(
@@ -231,18 +246,23 @@ class LlamaCppEngine:
         )
 
     async def aclose(self) -> None:
+        """Ends live streams with `EngineFailed` and frees the model; safe to call twice."""
         await asyncio.to_thread(self._close)
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """Tokens the model reads for ``prompt``, template included."""
         return len(self._model.prompt_ids(prompt))
 
     def tokenize(self, text: str) -> tuple[int, ...]:
+        """Ids of plain text, without special tokens."""
         return tuple(self._model.vocabulary.encode(text))
 
     def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Text of ids; bytes that are no valid UTF-8 become U+FFFD."""
         return self._model.vocabulary.decode(token_ids)
 
     async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int]) -> TokenScores:
+        """Log probability of each of ``token_ids`` as the continuation of ``prompt``, in one pass."""
         given = tuple(token_ids)
         self._model.vocabulary.require_ids(given)
         ids = await self._prompt_ids(prompt)
@@ -256,6 +276,7 @@ class LlamaCppEngine:
         return TokenScores(tuple(task.logprobs), len(task.tokens), cached)
 
     async def logits(self, prompt: Prompt) -> LogitRow:
+        """Logits of the token after ``prompt``."""
         ids = await self._prompt_ids(prompt)
         self._require_room(len(ids))
         job = ReadingJob()
@@ -266,6 +287,11 @@ class LlamaCppEngine:
         return LogitRow(task.logits, len(ids), cached)
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
+        """Mean of the final hidden states of each text, scaled to length 1.
+
+        Raises:
+            ContextOverflow: A text is longer than 2048 tokens.
+        """
         if not texts:
             width: int = self._model.handle.api.llama_model_n_embd(self._model.handle.pointer)
             return Embeddings(np.zeros((0, width), np.float32), 0)

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-
-from orchestrator.errors import InvalidRequest
 from orchestrator.workers.llama_cpp.model import Model
 from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler
+
+from orchestrator.errors import InvalidRequest
 
 _MAX_CHARS = 65_536
 _MAX_DEPTH = 100
@@ -39,16 +39,22 @@ def schema_to_grammar(schema: Mapping[str, Any]) -> str:  # Any: JSON Schema
     Raises:
         InvalidRequest: The schema cannot be used; the field is ``json_schema``.
     """
-    from llama_cpp.llama_grammar import json_schema_to_gbnf
-
     try:
-        text = json.dumps(schema)
-        if len(text) > _MAX_CHARS:
-            raise ValueError(f"it is longer than {_MAX_CHARS} characters")
-        grammar: str = json_schema_to_gbnf(text)
-    except Exception as error:  # noqa: BLE001  the converter raises whatever it stumbles over
+        grammar = _converted(schema)
+    except Exception as error:  # the converter raises whatever it stumbles over
         reason = str(error) or type(error).__name__
         raise InvalidRequest(f"json_schema cannot be used: {reason}", field="json_schema", value=schema) from error
+    check_grammar(grammar, field="json_schema")
+    return grammar
+
+
+def _converted(schema: Mapping[str, Any]) -> str:  # Any: JSON Schema
+    from llama_cpp.llama_grammar import json_schema_to_gbnf  # refuses references to other documents
+
+    text = json.dumps(schema)
+    if len(text) > _MAX_CHARS:
+        raise ValueError(f"it is longer than {_MAX_CHARS} characters")
+    grammar: str = json_schema_to_gbnf(text)
     return grammar
 
 

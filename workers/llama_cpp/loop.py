@@ -12,16 +12,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from orchestrator.engine import GenerationEvent
-from orchestrator.errors import EngineFailed, TtcError
 from orchestrator.workers.llama_cpp.admission import FairQueue, Slice, plan_batch, should_wait_for
 from orchestrator.workers.llama_cpp.binding import FloatRow, Row
-from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.counters import Counters
+from orchestrator.workers.llama_cpp.generation import GenerationJob, Writing
+from orchestrator.workers.llama_cpp.outbox import Parcel, dispatch, post
 from orchestrator.workers.llama_cpp.prefix_cache import Memory, PrefixCache
-from orchestrator.workers.llama_cpp.work import GenerationJob, Job, Task, Writing
+from orchestrator.workers.llama_cpp.work import Job, Task
+
+from orchestrator.errors import EngineFailed, TtcError
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -32,7 +33,6 @@ _SMALLEST_CHUNK = 32
 _BUSY_STEP_S = 0.1
 _READING_STEP_S = 0.4
 """Seconds that reading prompts may add to a batch while others write, and while none does."""
-_RATE_WINDOW_S = 10
 
 
 class Runner(Memory, Protocol):
@@ -61,28 +61,6 @@ class Chore(Protocol):
     def fail(self, error: Exception) -> None:
         """Ends it with an error."""
         ...
-
-
-@dataclass(slots=True)
-class Counters:
-    """Totals since the engine was opened; written by the thread, read by anyone."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_prompt_tokens: int = 0
-    output_tokens: int = 0
-    recomputed_tokens: int = 0
-    decode_steps: int = 0
-    preemptions: int = 0
-    live_sequences: int = 0
-    busy_s: float = 0.0
-    recent: deque[tuple[float, float, int]] = field(default_factory=deque)  # (end, seconds, output tokens) of a step
-
-    def tokens_per_s(self, now: float) -> float:
-        """Output tokens per busy second over the last ten seconds."""
-        steps = [(seconds, tokens) for end, seconds, tokens in list(self.recent) if end >= now - _RATE_WINDOW_S]
-        busy_s = sum(seconds for seconds, _ in steps)
-        return sum(tokens for _, tokens in steps) / busy_s if busy_s else 0.0
 
 
 class DecodeLoop:
@@ -169,9 +147,9 @@ class DecodeLoop:
                 value = function()
             except Exception as error:  # noqa: BLE001  handed to the caller
                 failure = error
-                _post(loop, lambda: settle(lambda: result.set_exception(failure)))
+                post(loop, lambda: settle(lambda: result.set_exception(failure)))
             else:
-                _post(loop, lambda: settle(lambda: result.set_result(value)))
+                post(loop, lambda: settle(lambda: result.set_result(value)))
 
         if not self.submit(run):
             raise self.closed_error()
@@ -350,7 +328,8 @@ class DecodeLoop:
         self.counters.recomputed_tokens += self.cache.count_recomputed(task.tokens, cached, salt=job.salt)
         job.admitted(task, cached)
         if isinstance(task, Writing) and not task.num_pending:
-            assert isinstance(job, GenerationJob) and job.first_logits is not None
+            assert isinstance(job, GenerationJob)
+            assert job.first_logits is not None
             self._take_row(task, len(task.tokens) - 1, job.first_logits)
         return True
 
@@ -364,7 +343,7 @@ class DecodeLoop:
 
     def _make_room(self, slices: list[Slice]) -> list[Slice]:
         """Evicts, and if that is not enough takes the youngest tasks off, until the batch fits."""
-        while not self.cache.reserve(sum(part.count for part in slices)):
+        while not self.cache.reserve(sum(part.num_tokens for part in slices)):
             victim = max(self._live, key=lambda task: (task.is_held, task.order))
             assert len(self._live) > 1, "one sequence alone always fits"
             self._stop(victim)
@@ -401,7 +380,7 @@ class DecodeLoop:
         for part in slices:
             lease, first = part.task.lease, part.task.first_output
             assert lease is not None
-            for position in range(part.start, part.start + part.count):
+            for position in range(part.start, part.start + part.num_tokens):
                 if position >= first:
                     outputs.append((part.task, position, len(rows)))
                 rows.append(Row(part.task.tokens[position], position, lease.sequence, position >= first))
@@ -412,7 +391,7 @@ class DecodeLoop:
             return
         for part in slices:
             assert part.task.lease is not None
-            self.cache.extend(part.task.lease, part.task.tokens[part.start : part.start + part.count])
+            self.cache.extend(part.task.lease, part.task.tokens[part.start : part.start + part.num_tokens])
         tokens_before = self.counters.output_tokens
         for task, position, index in outputs:
             if task in self._live:
@@ -421,13 +400,7 @@ class DecodeLoop:
         self._account(now, now - started, len(rows), self.counters.output_tokens - tokens_before)
 
     def _account(self, now: float, seconds: float, num_rows: int, num_outputs: int) -> None:
-        counters = self.counters
-        counters.decode_steps += 1
-        counters.busy_s += seconds
-        recent = counters.recent
-        recent.append((now, seconds, num_outputs))
-        while recent[0][0] < now - _RATE_WINDOW_S:
-            recent.popleft()
+        self.counters.step(now, seconds, num_outputs)
         if num_rows >= _SMALLEST_CHUNK:
             self._row_seconds += 0.3 * (seconds / num_rows - self._row_seconds)
 
@@ -474,35 +447,11 @@ class DecodeLoop:
             self._retire(job)
 
     def _deliver(self) -> None:
-        """Hands all news to the event loops, one call for each loop."""
-        if not self._news:
-            return
-        parcels: dict[asyncio.AbstractEventLoop, list[_Parcel]] = {}
+        """Hands all news to the event loops."""
+        parcels = []
         for job in self._news:
             closing = job.closing
-            parcel = _Parcel(job.stream, job.events, closing is not None, closing.error if closing else None)
-            parcels.setdefault(job.stream.loop, []).append(parcel)
+            parcels.append(Parcel(job.stream, job.events, closing is not None, closing.error if closing else None))
             job.events = []
         self._news.clear()
-        for loop, batch in parcels.items():
-            _post(loop, lambda batch=batch: _hand_over(batch))  # type: ignore[misc]  # bound now
-
-
-@dataclass(slots=True)
-class _Parcel:
-    stream: EventStream
-    events: list[GenerationEvent]
-    is_last: bool
-    error: Exception | None
-
-
-def _hand_over(parcels: Sequence[_Parcel]) -> None:
-    for parcel in parcels:
-        parcel.stream.deliver(parcel.events, is_last=parcel.is_last, error=parcel.error)
-
-
-def _post(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
-    try:
-        loop.call_soon_threadsafe(act)
-    except RuntimeError:  # the loop is closed: nobody waits for this any more
-        _logger.debug("a reader's event loop is closed")
+        dispatch(parcels)

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from orchestrator.workers.llama_cpp.binding import ModelHandle
+from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
+
 from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import Prompt
 from orchestrator.errors import InvalidRequest
-from orchestrator.workers.llama_cpp.binding import ModelHandle
-from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
 
 _ATTR_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
 _ATTR_USER_DEFINED = 1 << 4  # LLAMA_TOKEN_ATTR_USER_DEFINED

@@ -7,10 +7,15 @@ needs no lock.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from orchestrator.engine import MAX_UNREAD_TOKENS, Delta, GenerationEvent
+
+_logger = logging.getLogger(__name__)
 
 
 class EventStream:
@@ -67,3 +72,35 @@ class EventStream:
             if was_full and not self.is_full(event.index):
                 self._on_room()
         return event
+
+
+@dataclass(slots=True)
+class Parcel:
+    """What one step brought for one stream."""
+
+    stream: EventStream
+    events: list[GenerationEvent]
+    is_last: bool
+    error: Exception | None
+
+
+def dispatch(parcels: Iterable[Parcel]) -> None:
+    """Hands parcels to the event loops of their readers: one call for each loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Parcel]] = {}
+    for parcel in parcels:
+        by_loop.setdefault(parcel.stream.loop, []).append(parcel)
+    for loop, batch in by_loop.items():
+        post(loop, partial(_hand_over, batch))
+
+
+def post(loop: asyncio.AbstractEventLoop, act: Callable[[], None]) -> None:
+    """Runs ``act`` on an event loop; drops it if the loop is closed."""
+    try:
+        loop.call_soon_threadsafe(act)
+    except RuntimeError:
+        _logger.debug("a reader's event loop is closed")
+
+
+def _hand_over(parcels: Sequence[Parcel]) -> None:
+    for parcel in parcels:
+        parcel.stream.deliver(parcel.events, is_last=parcel.is_last, error=parcel.error)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from orchestrator.workers.llama_cpp.radix import Node, descend, prefix_keys
+
 _MAX_GHOSTS = 200_000
 """Evicted tokens that are remembered, so that computing them again can be counted."""
 
@@ -41,34 +43,6 @@ class Memory(Protocol):
         ...
 
 
-class _Node:
-    """One edge of the radix tree: the tokens at positions [start, end) of every path through it."""
-
-    __slots__ = ("children", "holder", "last_used", "leases", "locks", "parent", "start", "tokens", "trees")
-
-    def __init__(self, parent: _Node | None, start: int, tokens: tuple[int, ...]) -> None:
-        self.parent = parent
-        self.start = start
-        self.tokens = tokens
-        self.children: dict[int, _Node] = {}
-        self.holder: int | None = None  # sequence id that keeps a leaf alive when no lease does
-        self.leases: set[Lease] = set()
-        self.locks = 0  # leases that end at or below this node
-        self.last_used = 0
-        self.trees: set[str] = set()
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.tokens)
-
-    def path(self) -> Iterator[_Node]:
-        """This node and its ancestors, the root left out."""
-        node = self
-        while node.parent is not None:
-            yield node
-            node = node.parent
-
-
 class Lease:
     """A live sequence: its id, its tokens in the cache, and the tree node where its shared part ends.
 
@@ -79,7 +53,7 @@ class Lease:
 
     __slots__ = ("node", "sequence", "tokens", "tree_id")
 
-    def __init__(self, sequence: int, node: _Node, tokens: list[int], tree_id: str) -> None:
+    def __init__(self, sequence: int, node: Node, tokens: list[int], tree_id: str) -> None:
         self.sequence = sequence
         self.node = node
         self.tokens = tokens
@@ -108,10 +82,10 @@ class PrefixCache:
         self._num_cells = num_cells
         self._num_sequences = num_sequences
         self._free_ids = list(range(num_sequences - 1, -1, -1))
-        self._roots: dict[str, _Node] = {}
-        self._held: set[_Node] = set()
+        self._roots: dict[str, Node] = {}
+        self._held: set[Node] = set()
         self._leases: set[Lease] = set()
-        self._tree_nodes: dict[str, set[_Node]] = {}
+        self._tree_nodes: dict[str, set[Node]] = {}
         self._ghosts: dict[int, None] = {}
         self._clock = 0
         self._used = 0
@@ -147,7 +121,7 @@ class PrefixCache:
     def match(self, tokens: Sequence[int], *, salt: str = "") -> int:
         """Length of the longest cached prefix; changes nothing."""
         root = self._roots.get(salt)
-        return 0 if root is None else _descend(root, tokens, len(tokens)).length
+        return 0 if root is None else descend(root, tokens, len(tokens)).length
 
     def acquire(self, tokens: Sequence[int], *, limit: int, salt: str = "", tree_id: str = "") -> Lease | None:
         """A sequence that starts with the longest cached prefix of ``tokens``, at most ``limit`` of them.
@@ -155,8 +129,8 @@ class PrefixCache:
         Returns:
             None when every sequence id is leased.
         """
-        root = self._roots.setdefault(salt, _Node(None, 0, ()))
-        found = _descend(root, tokens, limit)
+        root = self._roots.setdefault(salt, Node(None, 0, ()))
+        found = descend(root, tokens, limit)
         node = found.node if found.length == found.node.end else self._split(found.node, found.length)
         self._lock(node, +1)
         sequence = self._id_covering(node)
@@ -187,7 +161,7 @@ class PrefixCache:
     def commit(self, lease: Lease) -> None:
         """Adds a live sequence's own tokens to the tree; cells of tokens that were there already are given back."""
         shared = lease.node.end
-        found = _descend(lease.node, lease.tokens, len(lease.tokens))
+        found = descend(lease.node, lease.tokens, len(lease.tokens))
         if found.length > shared:
             source = found.node if found.length == found.node.end else self._split(found.node, found.length)
             self._memory.remove_range(lease.sequence, shared, found.length)
@@ -197,7 +171,7 @@ class PrefixCache:
             self._drop_holder(source)
         if found.length < len(lease.tokens):
             parent = lease.node
-            child = _Node(parent, found.length, tuple(lease.tokens[found.length :]))
+            child = Node(parent, found.length, tuple(lease.tokens[found.length :]))
             parent.children[child.tokens[0]] = child
             self._move(lease, child)
             self._drop_holder(parent)
@@ -225,10 +199,10 @@ class PrefixCache:
         pinned = self._tree_nodes.pop(tree_id, None)
         if pinned is None:
             return
-        kept: set[_Node] = set()
+        kept: set[Node] = set()
         for tokens in keep:
             for root in self._roots.values():
-                kept.update(_descend(root, tokens, len(tokens)).node.path())
+                kept.update(descend(root, tokens, len(tokens)).node.path())
         for node in pinned - kept:
             node.trees.discard(tree_id)
         if pinned & kept:
@@ -247,7 +221,7 @@ class PrefixCache:
         if not self._ghosts:
             return 0
         count = 0
-        for position, key in enumerate(_prefix_keys(salt, tokens)):
+        for position, key in enumerate(prefix_keys(salt, tokens)):
             if position >= start and key in self._ghosts:
                 del self._ghosts[key]
                 count += 1
@@ -292,7 +266,7 @@ class PrefixCache:
             found = self._memory.extent(sequence)
             _check(found == wanted, f"sequence {sequence} should hold {wanted} but holds {found}")
 
-    def _nodes(self) -> Iterator[_Node]:
+    def _nodes(self) -> Iterator[Node]:
         stack = [child for root in self._roots.values() for child in root.children.values()]
         while stack:
             node = stack.pop()
@@ -307,11 +281,11 @@ class PrefixCache:
                 node.trees.add(lease.tree_id)
                 self._tree_nodes.setdefault(lease.tree_id, set()).add(node)
 
-    def _lock(self, node: _Node, change: int) -> None:
+    def _lock(self, node: Node, change: int) -> None:
         for ancestor in node.path():
             ancestor.locks += change
 
-    def _move(self, lease: Lease, node: _Node) -> None:
+    def _move(self, lease: Lease, node: Node) -> None:
         """Lets a live sequence end at a descendant of its node."""
         self._lock(lease.node, -1)
         lease.node.leases.remove(lease)
@@ -319,12 +293,13 @@ class PrefixCache:
         lease.node = node
         self._lock(node, +1)
 
-    def _split(self, node: _Node, position: int) -> _Node:
+    def _split(self, node: Node, position: int) -> Node:
         """Cuts an edge in two at ``position``; returns the upper part."""
         cut = position - node.start
         parent = node.parent
-        assert parent is not None and 0 < cut < len(node.tokens)
-        upper = _Node(parent, node.start, node.tokens[:cut])
+        assert parent is not None
+        assert 0 < cut < len(node.tokens)
+        upper = Node(parent, node.start, node.tokens[:cut])
         upper.locks, upper.last_used, upper.trees = node.locks, node.last_used, set(node.trees)
         for tree_id in upper.trees:
             self._tree_nodes[tree_id].add(upper)
@@ -333,23 +308,23 @@ class PrefixCache:
         upper.children[node.tokens[0]] = node
         return upper
 
-    def _cover(self, node: _Node) -> int:
+    def _cover(self, node: Node) -> int:
         """A sequence id that holds the whole path to ``node``."""
         while node.holder is None and not node.leases:
             node = next(iter(node.children.values()))
         return node.holder if node.holder is not None else next(iter(node.leases)).sequence
 
-    def _take_over(self, node: _Node) -> int | None:
+    def _take_over(self, node: Node) -> int | None:
         """The holder of a leaf, which a new lease makes superfluous."""
         holder, node.holder = node.holder, None
         self._held.discard(node)
         return holder
 
-    def _drop_holder(self, node: _Node) -> None:
+    def _drop_holder(self, node: Node) -> None:
         if (holder := self._take_over(node)) is not None:
             self._free(holder)
 
-    def _id_covering(self, node: _Node) -> int | None:
+    def _id_covering(self, node: Node) -> int | None:
         """A sequence id for a new lease at ``node``, with the cells up to there; evicts to get one."""
         while (holder := self._take_over(node)) is None:
             if self._free_ids:
@@ -370,7 +345,8 @@ class PrefixCache:
         """Drops the least recently used leaf that no lease needs, unpinned ones first."""
         node = min(self._held, key=lambda leaf: (bool(leaf.trees), leaf.last_used))
         parent, holder = node.parent, node.holder
-        assert parent is not None and holder is not None
+        assert parent is not None
+        assert holder is not None
         if is_remembered:
             self._remember(node)
         self._held.remove(node)
@@ -389,44 +365,16 @@ class PrefixCache:
         parent.holder = holder
         self._held.add(parent)
 
-    def _remember(self, node: _Node) -> None:
+    def _remember(self, node: Node) -> None:
         path = [*node.path()]
         root = path[-1].parent
         salt = next(name for name, known in self._roots.items() if known is root)
         tokens = [token for part in reversed(path) for token in part.tokens]
-        for position, key in enumerate(_prefix_keys(salt, tokens)):
+        for position, key in enumerate(prefix_keys(salt, tokens)):
             if position >= node.start:
                 self._ghosts[key] = None
         while len(self._ghosts) > _MAX_GHOSTS:
             del self._ghosts[next(iter(self._ghosts))]
-
-
-class _Descent(NamedTuple):
-    node: _Node
-    length: int
-
-
-def _descend(start: _Node, tokens: Sequence[int], limit: int) -> _Descent:
-    """The node, from ``start`` down, in or at whose end the longest cached prefix of ``tokens[:limit]`` ends."""
-    node, position = start, start.end
-    while position < limit and (child := node.children.get(tokens[position])) is not None:
-        edge = child.tokens
-        room = min(len(edge), limit - position)
-        if room == len(edge) and tuple(tokens[position : position + room]) == edge:
-            node, position = child, position + room
-            continue
-        same = 0
-        while same < room and edge[same] == tokens[position + same]:
-            same += 1
-        return _Descent(child, position + same)
-    return _Descent(node, position)
-
-
-def _prefix_keys(salt: str, tokens: Sequence[int]) -> Iterator[int]:
-    key = hash(salt)
-    for token in tokens:
-        key = hash((key, token))
-        yield key
 
 
 def _check(is_true: bool, complaint: str) -> None:

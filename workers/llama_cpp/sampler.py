@@ -77,7 +77,7 @@ def top_indices(logits: FloatRow, count: int) -> IntRow:
 
 
 def log_normaliser(logits: FloatRow) -> float:
-    """log sum exp."""
+    """Logarithm of the sum of exponentials: subtract it from a logit for its log probability."""
     peak = logits.max()
     return float(peak) + math.log(float(np.exp(logits - peak).sum(dtype=np.float64)))
 

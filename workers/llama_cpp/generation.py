@@ -1,0 +1,249 @@
+"""Writing samples: one `GenerationJob` for a request, one `Writing` for each of its samples."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.workers.llama_cpp.grammar import GrammarGuard
+from orchestrator.workers.llama_cpp.model import Vocabulary
+from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler, TopTokens, top_tokens
+from orchestrator.workers.llama_cpp.work import Job, Reading, Task
+
+from orchestrator.engine import (
+    Delta,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    GenerationEvent,
+    Prefilled,
+    TokenAlternatives,
+)
+from orchestrator.errors import EngineFailed
+from orchestrator.stopping import SampleText
+
+_DELTA_TOKENS = 8
+_DELTA_S = 0.05
+
+
+class Writing(Task):
+    """Writes one sample of a `GenerationJob`."""
+
+    def __init__(self, job: GenerationJob, index: int, *, limit: int, guard: GrammarGuard | None) -> None:
+        request = job.request
+        super().__init__(job, list(job.prompt), first_output=len(job.prompt) - 1)
+        self.index = index
+        self.output_tokens = 0
+        self._writer = job
+        self._limit = limit
+        self._guard = guard
+        self._sampler = TokenSampler(request.sampling, seed=request.samples[index].seed)
+        self._text = SampleText(stop=request.stop, monitors=request.monitors)
+        self._num_top = max([request.num_logprobs, *(monitor.num_logprobs for monitor in request.monitors)])
+        self._ids: list[int] = []
+        self._tops: list[TopTokens] = []
+        self._unsent = 0
+        self._sent_at = 0.0
+
+    @property
+    def cache_limit(self) -> int:
+        """All of it while the prompt's logits are at hand, else all but the last token."""
+        is_fresh = not self.output_tokens and self._writer.first_logits is not None
+        return len(self.tokens) if is_fresh else len(self.tokens) - 1
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the reader is too far behind."""
+        return self._writer.stream.is_full(self.index)
+
+    @property
+    def tokens_ahead(self) -> int:
+        """Tokens it may still write."""
+        return self._limit - self.output_tokens
+
+    def take_row(self, position: int, logits: FloatRow) -> bool:
+        """Draws the next token."""
+        if position != len(self.tokens) - 1:
+            return False  # computed again after it made room for others; these tokens are written already
+        token = self._sampler.pick(logits) if self._guard is None else self._guard.pick(self._sampler, logits)
+        if token is None:
+            raise EngineFailed(
+                "no token of the vocabulary continues the text within the grammar",
+                model=self._writer.model_name,
+                is_retryable=False,
+            )
+        self.output_tokens += 1
+        self._unsent += 1
+        self._writer.stream.produced[self.index] += 1
+        vocabulary = self._writer.vocabulary
+        if token in vocabulary.end_ids:
+            return self.finish(FinishReason.END, None)
+        top: tuple[float, ...] = ()
+        if self._num_top:
+            found = top_tokens(logits, token, self._num_top)
+            self._tops.append(found)
+            top = found.logprobs
+        self._ids.append(token)
+        self.tokens.append(token)
+        self.first_output = len(self.tokens) - 1
+        ending = self._text.push(vocabulary.piece(token), token, top_logprobs=top)
+        if ending is not None:
+            return self.finish(ending.reason, ending.detail)
+        if self.output_tokens >= self._limit:
+            return self.finish(FinishReason.LENGTH, None)
+        self.flush()
+        return False
+
+    def finish(self, reason: FinishReason, detail: str | None) -> bool:
+        """Sends what is left and why the sample ends; returns True."""
+        self._text.finish()
+        if self._unsent:
+            self._send(time.monotonic())
+        self._writer.send(Finished(self.index, reason, self.output_tokens, detail))
+        if self._guard is not None:
+            self._guard.free()
+        return True
+
+    def drop(self) -> None:
+        """Frees what it holds without telling anyone."""
+        if self._guard is not None:
+            self._guard.free()
+
+    def flush(self) -> None:
+        """Sends a delta if one is due: the first token at once, then about every 8 tokens or 50 ms."""
+        if not self._unsent:
+            return
+        now = time.monotonic()
+        if self._unsent >= _DELTA_TOKENS or now - self._sent_at >= _DELTA_S or self.is_held:
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        request = self._writer.request
+        count = request.num_logprobs
+        has_logprobs = count > 0
+        self._writer.send(
+            Delta(
+                self.index,
+                self._text.take(),
+                self._unsent,
+                tuple(self._ids),
+                tuple(top.chosen for top in self._tops) if has_logprobs else None,
+                tuple(TokenAlternatives(top.tokens[:count], top.logprobs[:count]) for top in self._tops)
+                if has_logprobs
+                else None,
+            )
+        )
+        self._unsent = 0
+        self._ids.clear()
+        self._tops.clear()
+        self._sent_at = now
+
+
+@dataclass(slots=True)
+class Closing:
+    """How a stream ends."""
+
+    error: Exception | None
+
+
+class GenerationJob(Job):
+    """Samples of one prompt: a `Reading` of it first, then one `Writing` per sample.
+
+    Attributes:
+        prompt: Its ids.
+        first_logits: Of the prompt's last token, kept until every sample has started.
+        events: Not yet delivered.
+        closing: Set when no event will follow.
+    """
+
+    def __init__(
+        self,
+        request: GenerateRequest,
+        prompt: list[int],
+        *,
+        stream: EventStream,
+        vocabulary: Vocabulary,
+        model_name: str,
+        context_length: int,
+        guards: Sequence[GrammarGuard | None],
+        on_news: Callable[[GenerationJob], None],
+    ) -> None:
+        deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
+        super().__init__(tree_id=request.tree_id, salt=request.cache_salt, priority=request.priority, deadline=deadline)
+        self.request = request
+        self.prompt = prompt
+        self.stream = stream
+        self.vocabulary = vocabulary
+        self.model_name = model_name
+        self.events: list[GenerationEvent] = []
+        self.closing: Closing | None = None
+        self.first_logits: FloatRow | None = None
+        self.cached_tokens = 0
+        self.is_read = False
+        self._on_news = on_news
+        self._reading = Reading(self, prompt)
+        self._read_tokens = 0
+        self.waiting.append(self._reading)
+        room = context_length - len(prompt)
+        self._unfinished = {
+            Writing(self, index, limit=min(spec.max_tokens, room), guard=guard): None
+            for index, (spec, guard) in enumerate(zip(request.samples, guards, strict=True))
+        }
+
+    def send(self, event: GenerationEvent) -> None:
+        """Queues an event for delivery after this step."""
+        self.events.append(event)
+        self._on_news(self)
+
+    def admitted(self, task: Task, cached_tokens: int) -> None:
+        """Takes note of what the cache spared."""
+        if task is self._reading and not self._read_tokens:
+            self.cached_tokens = self._read_tokens = cached_tokens
+
+    def ended(self, task: Task) -> None:
+        """Starts the samples after the prompt; closes the stream after the last sample."""
+        if task is self._reading:
+            self.first_logits = self._reading.logits
+            self.is_read = True
+            self.send(Prefilled(len(self.prompt), self.cached_tokens))
+            self.waiting.extend(self._unfinished)
+        else:
+            del self._unfinished[task]  # type: ignore[arg-type]  # every other task is a Writing
+        if self.is_read and not self._unfinished:
+            self._close(None)
+
+    def cancel(self, detail: str | None) -> None:
+        """Finishes what is unfinished, with exact counts."""
+        if self.closing is not None:
+            return
+        if not self.is_read:
+            self.send(Prefilled(self._num_read(), self.cached_tokens))
+        for task in self._unfinished:
+            task.finish(FinishReason.CANCELLED, detail)
+        self._close(None)
+
+    def fail(self, error: Exception) -> None:
+        """Closes the stream with an error."""
+        if self.closing is None:
+            for task in self._unfinished:
+                task.drop()
+            self._close(error)
+
+    def flush(self) -> None:
+        """Sends deltas that are due."""
+        for task in self.live:
+            if isinstance(task, Writing):
+                task.flush()
+
+    def _num_read(self) -> int:
+        lease = self._reading.lease
+        return self._read_tokens if lease is None else len(lease.tokens)
+
+    def _close(self, error: Exception | None) -> None:
+        self.waiting.clear()
+        self._unfinished.clear()
+        self.first_logits = None
+        self.closing = Closing(error)
+        self._on_news(self)
