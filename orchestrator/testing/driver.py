@@ -279,9 +279,8 @@ class PolicyDriver:
         except StopIteration as stop:
             self._is_finished = True
             self._result = _as_answer(stop.value, self.spec.name)
-            assert not self._streams, (
-                f"policy {self.spec.name!r} returned and left streams {sorted(self._streams)} open"
-            )
+            left = sorted(self._streams)
+            assert not left, f"policy {self.spec.name!r} returned and left streams {left} open; yield Cancel first"
             return
         except BaseException:
             self._is_finished = True
