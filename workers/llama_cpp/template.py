@@ -7,6 +7,7 @@ afterwards, so that the caller can tell the template's own text, whose special t
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -16,6 +17,8 @@ from orchestrator.errors import InvalidRequest, MissingDependency
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+_logger = logging.getLogger(__name__)
 
 
 class Part(NamedTuple):
@@ -105,7 +108,7 @@ def _plain(messages: Sequence[Message]) -> list[Part]:
     return [*parts, Part("### assistant:\n", is_message=False)]
 
 
-def _compiled(source: str) -> Template:
+def _compiled(source: str) -> Template | None:
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -124,4 +127,8 @@ def _compiled(source: str) -> Template:
     )
     environment.globals["raise_exception"] = raise_exception
     environment.filters["tojson"] = tojson
-    return environment.from_string(source)
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        _logger.warning("the model's chat template is broken, plain headings are used: %s", error)
+        return None
