@@ -6,7 +6,8 @@ how a sample is cut into tokens that of `scripted_sample`, when it comes that of
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+import math
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.clock import Clock, SystemClock
@@ -319,38 +320,39 @@ class ScriptedEngine:
         return rest or self._spoken.tokens(self._script(prompt, seed), limit=limit)
 
 
-_SCRIPTS: dict[str, Callable[[], Script]] = {"arithmetic": arithmetic, "babble": babble}
-
-
-async def open_engine(
-    model: str = "arithmetic",
-    *,
-    name: str | None = None,
-    latency_s: float = 0.0,
-    token_s: float = 0.0,
-    **options: object,
-) -> ScriptedEngine:
-    """A scripted engine by the name of its script, as in ``--model scripted:arithmetic``; needs no model.
+async def open_engine(target: str = "arithmetic") -> ScriptedEngine:
+    """A scripted engine from the text by which people name it, as in ``--model scripted:arithmetic,token_s=0.01``.
 
     Args:
-        model: ``arithmetic``, ``babble``, or ``say=TEXT``.
-        name: As the fleet calls it; the script's name if left out.
-        latency_s: Before the first token.
-        token_s: For each token.
-        options: None are known.
+        target: ``arithmetic`` or ``babble``, then any of ``accuracy`` (of arithmetic, from 0 to 1), ``prefill_s``,
+            ``token_s`` and ``jitter``, each as ``,NAME=NUMBER``; or ``say=TEXT``.
 
     Raises:
         UnknownName: There is no such script.
-        InvalidRequest: There is no such option.
+        InvalidRequest: An option is unknown or no number.
     """
-    if options:
-        option = min(options)
-        raise InvalidRequest(f"the scripted engine has no option {option!r}", field=option, value=options[option])
-    if model.startswith("say="):
-        script: ScriptLike = model.removeprefix("say=")
-    elif model in _SCRIPTS:
-        script = _SCRIPTS[model]()
-    else:
-        raise UnknownName(kind="script", name=model, known=[*_SCRIPTS, "say=TEXT"])
-    latency = Latency(prefill_s=latency_s, token_s=token_s)
-    return ScriptedEngine(script, name=name or model, latency=latency, keep_log=False)
+    if target.startswith("say="):
+        return ScriptedEngine(target.removeprefix("say="), name="say", keep_log=False)
+    script_name, *pairs = target.split(",")
+    options = dict(_option(pair) for pair in pairs)
+    accuracy = options.pop("accuracy", 0.7)
+    scripts = {"arithmetic": arithmetic(accuracy=accuracy), "babble": babble()}
+    if script_name not in scripts:
+        raise UnknownName(kind="script", name=script_name, known=[*scripts, "say=TEXT"])
+    return ScriptedEngine(scripts[script_name], name=script_name, latency=Latency(**options), keep_log=False)
+
+
+def _option(pair: str) -> tuple[str, float]:
+    name, _, text = pair.partition("=")
+    known = ("accuracy", "jitter", "prefill_s", "prefill_token_s", "token_s")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if name not in known or not 0 <= value < math.inf:
+        raise InvalidRequest(
+            f"cannot read the option {pair!r}; write NAME=NUMBER with one of {', '.join(known)}",
+            field="model",
+            value=pair,
+        )
+    return name, value
