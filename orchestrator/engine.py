@@ -265,6 +265,9 @@ class Engine(Protocol):
     def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
         """Samples from a prompt: one `Prefilled`, then interleaved `Delta`s, one `Finished` for each sample.
 
+        The first `Prefilled` may be corrected by later ones, where a server counts the prompt only at the end; the
+        last one wins, and the first sample's comes before its `Finished`.
+
         Closing the iterator early stops the work at once, without exact counts; `cancel` stops it with them.
 
         Raises:

@@ -1,0 +1,164 @@
+"""What a chunk of a streamed completion says, whichever of the two APIs and of the servers' variants it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.workers.openai.sse import MalformedStream, excerpt
+
+_Json = Mapping[str, Any]  # Any: JSON values
+
+
+class ServerReportedError(Exception):
+    """The stream carries an error object instead of a chunk.
+
+    Attributes:
+        error: The object, with a ``message`` where the server gave one.
+    """
+
+    def __init__(self, error: _Json) -> None:
+        super().__init__(str(error.get("message", error)))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class TokenInfo:
+    """A token as the server describes it: text, natural log probability, and the likeliest tokens at its place."""
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceChunk:
+    """More of one sample.
+
+    Attributes:
+        index: Which choice of the request.
+        text: New text.
+        tokens: Its tokens, where log probabilities were asked for.
+        has_hidden_text: The chunk holds text that is no part of the reply, such as separated reasoning.
+        finish_reason: Set on the choice's last chunk.
+        stop_reason: The stop string that ended it, where the server says so.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[TokenInfo, ...] = ()
+    has_hidden_text: bool = False
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedUsage:
+    """Tokens as the server counts them."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One event of a stream."""
+
+    choices: tuple[ChoiceChunk, ...]
+    usage: ReportedUsage | None = None
+
+
+def parse_chunk(data: str) -> Chunk:
+    """The chunk in one event.
+
+    Raises:
+        ServerReportedError: It is an error object.
+        MalformedStream: It is neither.
+    """
+    try:
+        value = json.loads(data)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise MalformedStream(f"an event is not JSON: {excerpt(data)}") from error
+    if not isinstance(value, dict):
+        raise MalformedStream(f"an event is not a JSON object: {excerpt(data)}")
+    _raise_error(value)
+    try:
+        choices = tuple(_choice(choice) for choice in value.get("choices") or ())
+        return Chunk(choices, usage_of(value.get("usage")))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise MalformedStream(f"an event is no chunk of a completion: {excerpt(data)}") from error
+
+
+def usage_of(value: Any) -> ReportedUsage | None:  # Any: JSON value
+    """A ``usage`` object; None where it is missing or holds no counts."""
+    if not isinstance(value, dict) or value.get("prompt_tokens") is None:
+        return None
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return ReportedUsage(
+        prompt_tokens=max(0, int(value["prompt_tokens"])),
+        completion_tokens=max(0, int(value.get("completion_tokens") or 0)),
+        cached_tokens=max(0, int(cached or 0)),
+    )
+
+
+def _raise_error(value: _Json) -> None:
+    error = value.get("error")
+    if error:
+        raise ServerReportedError(error if isinstance(error, dict) else {"message": str(error)})
+    if value.get("object") == "error" or ("choices" not in value and "message" in value):
+        raise ServerReportedError(value)
+
+
+def _choice(choice: _Json) -> ChoiceChunk:
+    delta = choice.get("delta")
+    source: _Json = delta if isinstance(delta, dict) else choice
+    text = source.get("content") if isinstance(delta, dict) else source.get("text")
+    stop_reason = choice.get("stop_reason")
+    return ChoiceChunk(
+        index=int(choice.get("index") or 0),
+        text=_text(text),
+        tokens=_tokens(choice.get("logprobs")),
+        has_hidden_text=bool(source.get("reasoning_content") or source.get("reasoning") or source.get("tool_calls")),
+        finish_reason=choice.get("finish_reason") or None,
+        stop_reason=stop_reason if isinstance(stop_reason, str) else None,
+    )
+
+
+def _text(value: Any) -> str:  # Any: JSON value
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError("text must be a string")
+    return value
+
+
+def _tokens(logprobs: Any) -> tuple[TokenInfo, ...]:  # Any: JSON value
+    if not isinstance(logprobs, dict):
+        return ()
+    if logprobs.get("content") is not None:  # the chat API's shape; llama.cpp uses it for completions as well
+        return tuple(
+            TokenInfo(
+                text=str(entry["token"]),
+                logprob=float(entry["logprob"]),
+                top=_sorted((str(top["token"]), float(top["logprob"])) for top in entry.get("top_logprobs") or ()),
+            )
+            for entry in logprobs["content"]
+        )
+    texts, values = logprobs.get("tokens") or (), logprobs.get("token_logprobs") or ()
+    tops = logprobs.get("top_logprobs") or [None] * len(texts)
+    return tuple(
+        TokenInfo(
+            text=str(text),
+            logprob=float(value) if value is not None else 0.0,
+            top=_sorted((str(token), float(logprob)) for token, logprob in (top or {}).items()),
+        )
+        for text, value, top in zip(texts, values, tops, strict=True)
+    )
+
+
+def _sorted(top: Any) -> tuple[tuple[str, float], ...]:  # Any: an iterable of pairs, checked by its users
+    return tuple(sorted(top, key=lambda pair: -pair[1]))

@@ -1,0 +1,167 @@
+"""One sample of a remote stream: cuts chunks into tokens, watches for its end, and keeps its count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from orchestrator.workers.openai.chunks import ChoiceChunk, TokenInfo
+
+from orchestrator.engine import (
+    MAX_UNREAD_TOKENS,
+    Delta,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    SampleSpec,
+    TokenAlternatives,
+)
+from orchestrator.stopping import Ending, SampleText
+
+_REASONS = {
+    "stop": FinishReason.END,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALL,
+    "function_call": FinishReason.TOOL_CALL,
+}
+
+
+class _Piece(NamedTuple):
+    text: str
+    token: str
+    info: TokenInfo | None
+
+
+class RemoteSample:
+    """State of one sample.
+
+    Attributes:
+        index: Its place in the request.
+        spec: Its seed and limit.
+        counted_tokens: Tokens seen here: as reported, else one for each chunk with text.
+        reported_tokens: The server's count so far; None if it gives none.
+        ending: Why it ended, once it has.
+        is_cut: It was ended from here; the server may have gone on a little.
+        is_finished: Its `Finished` has been sent.
+    """
+
+    def __init__(self, index: int, spec: SampleSpec, request: GenerateRequest) -> None:
+        self.index = index
+        self.spec = spec
+        self.counted_tokens = 0
+        self.reported_tokens: int | None = None
+        self.ending: Ending | None = None
+        self.is_cut = False
+        self.is_finished = False
+        self._num_logprobs = request.num_logprobs
+        self._text = SampleText(stop=request.stop, monitors=request.monitors)
+        self._watched_logprobs = max((monitor.num_logprobs for monitor in request.monitors), default=0)
+
+    def has_ended(self) -> bool:
+        """Whether no more of it will come."""
+        return self.ending is not None
+
+    def take(self, choice: ChoiceChunk, *, reported_tokens: int | None = None) -> list[Delta]:
+        """Takes a chunk; what of it belongs to the sample, in deltas of at most 32 tokens."""
+        pieces = _pieces(choice)
+        sampled = max(len(pieces), 1 if choice.text or choice.has_hidden_text else 0)
+        if reported_tokens:  # a server that reports nothing but zeros is not believed
+            self.reported_tokens = max(reported_tokens, self.reported_tokens or 0)
+            sampled = max(0, self.reported_tokens - self.counted_tokens)
+        kept: list[_Piece] = []
+        ending: Ending | None = None
+        for piece in pieces:
+            kept.append(piece)
+            top = piece.info.top[: self._watched_logprobs] if piece.info is not None else ()
+            ending = self._text.push(piece.text.encode(), piece.token, top_logprobs=[value for _, value in top])
+            if ending is not None:
+                break
+        self.counted_tokens += sampled
+        self._note_end(choice, ending)
+        return self._deltas(kept, sampled)
+
+    def _note_end(self, choice: ChoiceChunk, ending: Ending | None) -> None:
+        if ending is not None:
+            self.ending = ending
+            self.is_cut = choice.finish_reason is None
+        elif choice.finish_reason is not None:
+            reason = _REASONS.get(choice.finish_reason, FinishReason.END)
+            detail = "" if choice.finish_reason in _REASONS else choice.finish_reason
+            if choice.stop_reason is not None:
+                reason, detail = FinishReason.STOP, choice.stop_reason
+            self.ending = Ending(reason, detail)
+
+    def _deltas(self, kept: Sequence[_Piece], sampled: int) -> list[Delta]:
+        deltas: list[Delta] = []
+        text = self._text.take()
+        infos = [piece.info for piece in kept if piece.info is not None] if self._num_logprobs else []
+        while text or sampled:
+            now, infos_now = min(sampled, MAX_UNREAD_TOKENS), infos[:MAX_UNREAD_TOKENS]
+            logprobs = tuple(info.logprob for info in infos_now) or None
+            alternatives = tuple(self._alternatives(info) for info in infos_now) or None
+            deltas.append(Delta(self.index, text, now, logprobs=logprobs, alternatives=alternatives))
+            text, sampled, infos = "", sampled - now, infos[MAX_UNREAD_TOKENS:]
+        return deltas
+
+    def _alternatives(self, info: TokenInfo) -> TokenAlternatives:
+        top = info.top[: self._num_logprobs]
+        return TokenAlternatives(tuple(token for token, _ in top), tuple(value for _, value in top))
+
+    def finished(self, total_tokens: int | None) -> Finished:
+        """Its last event.
+
+        Args:
+            total_tokens: Its share of what the server counted; None if it did not, or not to the end.
+        """
+        assert self.ending is not None, "a sample ends for a reason"
+        self.is_finished = True
+        seen = max(self.counted_tokens, self.reported_tokens or 0)
+        is_estimated = total_tokens is None or self.is_cut or total_tokens < seen
+        return Finished(
+            self.index,
+            self.ending.reason,
+            max(seen, total_tokens or 0),
+            detail=self.ending.detail or None,
+            is_estimated=is_estimated,
+        )
+
+    def cancelled(self, detail: str = "") -> Finished:
+        """Its last event, if it is ended from outside."""
+        self.ending, self.is_cut = Ending(FinishReason.CANCELLED, detail), True
+        return self.finished(None)
+
+
+def shares(total_tokens: int, samples: Sequence[RemoteSample]) -> list[int] | None:
+    """Divides the server's count for a whole request among its samples; the shares add up to it exactly.
+
+    Each gets what was seen of it; of the rest, one token each goes to those that the model ended (an end-of-turn
+    token has no text), and what is left in proportion to what was seen, largest remainders first. None if the
+    server counts less than was seen.
+    """
+    result = [sample.counted_tokens for sample in samples]
+    rest = total_tokens - sum(result)
+    if rest < 0:
+        return None
+    for place, sample in enumerate(samples):
+        if rest and sample.ending is not None and sample.ending.reason is FinishReason.END:
+            result[place] += 1
+            rest -= 1
+    weights = [count or 1 for count in result]
+    exact = [rest * weight / sum(weights) for weight in weights]
+    floors = [int(share) for share in exact]
+    order = sorted(range(len(exact)), key=lambda place: floors[place] - exact[place])
+    for place in order[: rest - sum(floors)]:
+        floors[place] += 1
+    return [count + extra for count, extra in zip(result, floors, strict=True)]
+
+
+def _pieces(choice: ChoiceChunk) -> list[_Piece]:
+    """The chunk's tokens; a chunk without log probabilities counts as one token."""
+    infos = choice.tokens
+    if not infos:
+        return [_Piece(choice.text, choice.text, None)] if choice.text else []
+    if "".join(info.text for info in infos) == choice.text:
+        return [_Piece(info.text, info.text, info) for info in infos]
+    # Texts of tokens that hold part of a character are the server's makeshift; the chunk's own text is right.
+    silent = [_Piece("", info.text, info) for info in infos[:-1]]
+    return [*silent, _Piece(choice.text, infos[-1].text, infos[-1])]
