@@ -7,12 +7,12 @@ checked for syntax, size and depth before it gets there.
 from __future__ import annotations
 
 import ctypes
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from orchestrator.workers.llama_cpp.json_schema import schema_grammar
 from orchestrator.workers.llama_cpp.model import Model
 from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler
 
@@ -40,21 +40,11 @@ def schema_to_grammar(schema: Mapping[str, Any]) -> str:  # Any: JSON Schema
         InvalidRequest: The schema cannot be used; the field is ``json_schema``.
     """
     try:
-        grammar = _converted(schema)
-    except Exception as error:  # the converter raises whatever it stumbles over
-        reason = str(error) or type(error).__name__
-        raise InvalidRequest(f"json_schema cannot be used: {reason}", field="json_schema", value=schema) from error
+        grammar = schema_grammar(schema)
+        grammar.encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"json_schema cannot be used: {error}", field="json_schema", value=schema) from error
     check_grammar(grammar, field="json_schema")
-    return grammar
-
-
-def _converted(schema: Mapping[str, Any]) -> str:  # Any: JSON Schema
-    from llama_cpp.llama_grammar import json_schema_to_gbnf  # refuses references to other documents
-
-    text = json.dumps(schema)
-    if len(text) > _MAX_CHARS:
-        raise ValueError(f"it is longer than {_MAX_CHARS} characters")
-    grammar: str = json_schema_to_gbnf(text)
     return grammar
 
 
