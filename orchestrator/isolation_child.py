@@ -78,7 +78,9 @@ def _die_with(life_fd: int) -> None:
     if hasattr(fcntl, "F_SETSIG"):  # Linux; elsewhere SIGIO, whose default action is to end the process
         fcntl.fcntl(life_fd, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(life_fd, fcntl.F_SETFL, fcntl.fcntl(life_fd, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([life_fd], [], [], 0)[0]:  # the parent died before the kernel was asked
+    now = select.poll()
+    now.register(life_fd)
+    if now.poll(0):  # the parent died before the kernel was asked
         _end()
 
 

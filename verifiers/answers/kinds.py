@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
 from orchestrator.errors import UnknownName
 from orchestrator.verifiers.answers.blocks import canonical_json, last_code_block, last_json
 from orchestrator.verifiers.answers.boxed import last_boxed, unclosed_boxed
-from orchestrator.verifiers.answers.patterns import compiled, last_match
+from orchestrator.verifiers.answers.patterns import PatternSearch
 from orchestrator.verifiers.answers.plain import choice_of, key_of, number_of
 from orchestrator.verifiers.answers.statements import last_choice, last_number, last_stated
 
@@ -26,6 +26,7 @@ class AnswerKind:
         extract: The answer in a text; None if there is none.
         key: Its canonical form; None if only `is_mathematical` comparison can tell.
         is_mathematical: Whether answers without a key are compared as mathematics; else they differ.
+        aclose: Frees what `extract` holds.
     """
 
     name: str
@@ -34,6 +35,7 @@ class AnswerKind:
     extract: Callable[[str], str | None]
     key: Callable[[str], str | None] = key_of
     is_mathematical: bool = False
+    aclose: Callable[[], Awaitable[None]] | None = None
 
 
 KIND_NAMES = ("auto", "boxed", "choice", "code", "json", "json:FIELD", "math", "number", "regex:PATTERN", "text")
@@ -135,13 +137,14 @@ def _json_field(field: str) -> AnswerKind:
 
 
 def _regex(pattern: str) -> AnswerKind:
-    expression = compiled(pattern)
+    search = PatternSearch(pattern)
     return AnswerKind(
         name=f"regex:{pattern}",
         instruction="Think first. Then state your final answer in the form that was asked for.",
         cue="\n\nThe final answer is ",
-        extract=partial(last_match, expression),
+        extract=search.last_match,
         key=_key_or_text,
+        aclose=search.aclose,
     )
 
 

@@ -1,84 +1,76 @@
-"""Answers found by a caller's regular expression, which must not be able to stall the event loop.
+"""Answers found by a caller's regular expression, which may be slow on purpose.
 
-A pattern is searched in the end of the text only, and refused if it could take more than polynomial time there.
+Python's engine cannot be interrupted and holds the interpreter's lock, so the search runs in a worker process and
+the calling thread waits for it for a moment at most.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 
 from orchestrator.errors import InvalidRequest
+from orchestrator.isolation import KillablePool, RemoteError, WorkerDied
 
-WINDOW_CHARS = 1000
-"""How much of the end of a text is searched. With at most two unbounded repeats this bounds the work to about
-1000 ** 3 / 6 steps, a second or two at worst."""
+_LOG = logging.getLogger(__name__)
 
-_MAX_UNBOUNDED = 2
-_MAX_VARIABLE = 8
+WINDOW_CHARS = 20_000
+"""How much of the end of a text is searched."""
+
 _MAX_PATTERN_CHARS = 500
-_TOKEN = re.compile(
-    r"\\(?P<escaped>.)|(?P<set>\[\^?\]?(?:\\.|[^\]\\])*\])|(?P<open>\((?:\?(?:[aimsxu]{1,6}\)|P<\w+>|[:=!]|<[=!]|[^)]{0,20}))?)"
-    r"|(?P<close>\))|(?P<repeat>[*+?]|\{\d*(?:,\d*)?\})|(?P<either>\|)|.",
-    re.DOTALL,
-)
+_MAX_TIMEOUTS = 3
 
 
-def compiled(pattern: str) -> re.Pattern[str]:
-    """The pattern, if it is safe to run on hostile text.
+class PatternSearch:
+    """Finds the last match of one pattern.
+
+    Args:
+        pattern: A regular expression of Python's.
+        timeout_s: Most seconds per search; the calling thread waits that long. After three searches that took longer,
+            nothing is searched any more.
 
     Raises:
-        InvalidRequest: It is no regular expression, or one of those that may take exponential time.
+        InvalidRequest: It is no regular expression.
     """
-    reason = _danger(pattern)
-    try:
-        expression = re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        reason = f"it is no regular expression: {error}"
-    if reason is not None:
-        raise InvalidRequest(f"the answer pattern {pattern[:80]!r} cannot be used: {reason}", field="answer")
-    return expression
+
+    def __init__(self, pattern: str, *, timeout_s: float = 0.25) -> None:
+        if len(pattern) > _MAX_PATTERN_CHARS:
+            raise _refused(pattern, f"it is longer than {_MAX_PATTERN_CHARS} characters")
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise _refused(pattern, str(error)) from None
+        self._pattern = pattern
+        self._timeout_s = timeout_s
+        self._pool = KillablePool()
+        self._num_timeouts = 0
+
+    def last_match(self, text: str) -> str | None:
+        """The first group that is not empty (without groups, the whole) of the last match; None if it took too long."""
+        if self._num_timeouts >= _MAX_TIMEOUTS:
+            return None
+        try:
+            matches: list[str | tuple[str, ...]] = self._pool.run_blocking(
+                re.findall, self._pattern, text[-WINDOW_CHARS:], timeout_s=self._timeout_s
+            )
+        except TimeoutError:
+            self._num_timeouts += 1
+            _LOG.warning("answer pattern took too long", extra={"timeout_s": self._timeout_s})
+            return None
+        except (RemoteError, WorkerDied) as error:
+            _LOG.warning("answer pattern could not be searched", extra={"error": error.code})
+            return None
+        for match in reversed(matches):
+            groups = (match,) if isinstance(match, str) else match
+            for group in groups:
+                if group.strip():
+                    return group.strip()
+        return None
+
+    async def aclose(self) -> None:
+        """Ends the worker; safe to call twice."""
+        await self._pool.aclose()
 
 
-def last_match(expression: re.Pattern[str], text: str) -> str | None:
-    """The first group (or else the whole) of the last match that is not empty."""
-    found = None
-    for match in expression.finditer(text[-WINDOW_CHARS:]):
-        groups = [group for group in match.groups() if group]
-        found = (groups[0] if groups else match[0]).strip() or found
-    return found
-
-
-def _danger(pattern: str) -> str | None:
-    """Why the pattern may be slow; errs on the side of refusing."""
-    if len(pattern) > _MAX_PATTERN_CHARS:
-        return f"it is longer than {_MAX_PATTERN_CHARS} characters"
-    is_variable = [False]  # by open group: whether its length can vary
-    last_group_varies = False
-    num_variable = num_unbounded = 0
-    previous = ""
-    for token in _TOKEN.finditer(pattern):
-        kind = token.lastgroup or ""
-        if (kind == "escaped" and token["escaped"] in "123456789g") or token[0].startswith("(?P="):
-            return "it refers back to a group"
-        if kind == "open":
-            is_variable.append(False)
-            if token[0].endswith(")"):  # (?i)
-                is_variable.pop()
-        elif kind == "close" and len(is_variable) > 1:
-            last_group_varies = is_variable.pop()
-            is_variable[-1] |= last_group_varies
-        elif kind == "either":
-            is_variable[-1] = True
-        elif kind == "repeat" and previous != "repeat":
-            is_unbounded = token[0] in "*+" or token[0].endswith(",}")
-            if previous == "close" and last_group_varies and token[0] != "?":
-                return "it repeats a group whose length varies"
-            is_variable[-1] = True
-            num_variable += 1
-            num_unbounded += is_unbounded
-        previous = kind
-    if num_unbounded > _MAX_UNBOUNDED:
-        return f"it has more than {_MAX_UNBOUNDED} unbounded repeats"
-    if num_variable > _MAX_VARIABLE:
-        return f"it has more than {_MAX_VARIABLE} repeats"
-    return None
+def _refused(pattern: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(f"the answer pattern cannot be used: {reason}", field="answer", value=f"regex:{pattern}")

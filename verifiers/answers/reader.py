@@ -101,6 +101,8 @@ class Reader:
 
     async def aclose(self) -> None:
         """Ends its own workers; safe to call twice."""
+        if self._kind.aclose is not None:
+            await self._kind.aclose()
         if self._owned_pool is not None:
             await self._owned_pool.aclose()
 

@@ -19,6 +19,7 @@ _CUE = re.compile(
     re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]{0,4}####[ \t]{0,4}([^\n]{1,100})$", re.MULTILINE)
+_MAX_HEADINGS = 100
 _OPENERS = " \t*_:`\"'"
 _MATH_SPANS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|;\s|,?\s(?:because|since|which|where|so)\s", re.IGNORECASE)
@@ -34,10 +35,7 @@ _NUMBER = re.compile(
 def last_stated(text: str) -> str | None:
     """The last answer that the text announces as such."""
     match = _last(_CUE, text)
-    hashes = None
-    for found in _HASHES.finditer(text):
-        if number_of(found[1]) is not None or choice_of(found[1]) is not None:
-            hashes = found  # "#### Step 3" is a heading
+    hashes = next(filter(_is_marked_answer, reversed(deque(_HASHES.finditer(text), maxlen=_MAX_HEADINGS))), None)
     if hashes is not None and (match is None or hashes.start() > match.start()):
         return hashes[1].strip()
     return _statement(text[match.end() : match.end() + 2 * MAX_ANSWER_CHARS]) if match is not None else None
@@ -66,6 +64,11 @@ def last_number(text: str) -> str | None:
         if len(match[0]) <= MAX_ANSWER_CHARS:
             found = match[0]
     return found
+
+
+def _is_marked_answer(match: re.Match[str]) -> bool:
+    """Whether "#### 5" is an answer as in GSM8K, and no heading as "#### Step 3"."""
+    return number_of(match[1]) is not None or choice_of(match[1]) is not None
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:

@@ -287,3 +287,16 @@ def test_workers_die_with_their_parent_even_inside_a_hanging_call():
     parent = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, timeout=30, check=False)
     assert parent.returncode == -signal.SIGKILL
     asyncio.run(until_gone(int(parent.stdout)))
+
+
+async def test_a_blocking_call_shares_the_workers_of_the_others(pool):
+    pid = pool.run_blocking(os.getpid, timeout_s=5)
+    assert await pool.run(os.getpid, timeout_s=5) == pid
+    with pytest.raises(TimeoutError):
+        pool.run_blocking(re.match, r"(a+)+b", "a" * 64, timeout_s=0.2)
+    with pytest.raises(WorkerDied):
+        pool.run_blocking(os._exit, 1, timeout_s=5)
+    with pytest.raises(RemoteError, match="math domain"):
+        pool.run_blocking(math.sqrt, -1.0, timeout_s=5)
+    block = os.urandom(1_000_000)
+    assert pool.run_blocking(operator.concat, block, block, timeout_s=5) == block + block
