@@ -106,7 +106,7 @@ class MemoryStore:
         new_result = None if result is None else encoded(result)
         job = self._jobs.get(job_id)
         next_seq = len(job.rows) if job else 0
-        if job is None or job.record.epoch != epoch or (rows and rows[0].seq != next_seq):
+        if job is None or epoch < 1 or job.record.epoch != epoch or (rows and rows[0].seq != next_seq):
             raise lease_lost(
                 job_id,
                 epoch=epoch,

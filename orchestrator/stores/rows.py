@@ -50,6 +50,8 @@ def lease_lost(job_id: str, *, epoch: int, current_epoch: int | None, seq: int |
     """Why an append was refused."""
     if current_epoch is None:
         return LeaseLost(f"job {job_id!r} does not exist any more", job_id=job_id, epoch=epoch)
+    if current_epoch == 0:
+        return LeaseLost(f"job {job_id!r} has not been claimed; claim it before writing", job_id=job_id, epoch=epoch)
     if current_epoch != epoch:
         message = (
             f"job {job_id!r} was taken over: this controller has epoch {epoch}, the current one is {current_epoch}"

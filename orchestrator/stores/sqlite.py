@@ -171,7 +171,7 @@ class SqliteStore:
             row = connection.execute(statement, (job_id,)).fetchone()
             current_epoch, next_seq, current_state, lease_s = row or (None, 0, "", 0)
             seq = rows[0].seq if rows else None
-            if current_epoch != epoch or seq not in {None, next_seq}:
+            if epoch < 1 or current_epoch != epoch or seq not in {None, next_seq}:
                 raise lease_lost(job_id, epoch=epoch, current_epoch=current_epoch, seq=seq, next_seq=next_seq)
             now = self._clock.time()
             new_state = state or JobState(current_state)
