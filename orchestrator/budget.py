@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from typing import Any, Self
 
 from orchestrator.cost import PICODOLLARS_PER_USD
@@ -92,7 +93,8 @@ class Budget:
             lowest = 0 if name == "max_tool_calls" else None
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or (isinstance(value, float) and not math.isfinite(value)):
                 raise InvalidRequest(f"{name} must be a finite number, not {value!r}", field=name, value=value)
             if value < 0 or (value == 0 and lowest is None):
                 raise InvalidRequest(
@@ -133,7 +135,7 @@ class Budget:
                 )
             if name in values:
                 raise InvalidRequest(f"the budget names {key.strip()} twice", field="budget", value=text)
-            values[name] = _parsed_number(raw.strip(), field=key.strip(), is_whole=_PARSERS[name] is int)
+            values[name] = _parsed_number(raw.strip(), field=key.strip(), name=name)
         return cls(target_confidence=target_confidence, **values)
 
     def caps(self) -> dict[str, int]:
@@ -142,7 +144,7 @@ class Budget:
         for amount_name, cap_name, scale in _CAPS:
             value = getattr(self, cap_name)
             if value is not None:
-                caps[amount_name] = int(value) if scale == 1 else math.floor(value * scale)
+                caps[amount_name] = math.floor(Fraction(str(value)) * scale)  # as written: 0.29 is no binary number
         return caps
 
     @property
@@ -208,11 +210,14 @@ _PARSERS: dict[str, type[int] | type[float]] = {
     "max_seconds": float,
     "answer_reserve_tokens": int,
 }
+_WITHOUT_SUFFIX = frozenset({"max_seconds", "max_usd"})  # 5m would be read as minutes
 _SUFFIXES = {"k": 1_000, "m": 1_000_000, "g": 1_000_000_000, "t": 1_000_000_000_000}
 
 
-def _parsed_number(text: str, *, field: str, is_whole: bool) -> int | float:
-    digits, factor = (text[:-1], _SUFFIXES[text[-1].lower()]) if text[-1:].lower() in _SUFFIXES else (text, 1)
+def _parsed_number(text: str, *, field: str, name: str) -> int | float:
+    is_whole = _PARSERS[name] is int
+    suffixes = {} if name in _WITHOUT_SUFFIX else _SUFFIXES
+    digits, factor = (text[:-1], suffixes[text[-1].lower()]) if text[-1:].lower() in suffixes else (text, 1)
     try:
         value = float(digits) * factor
     except ValueError:

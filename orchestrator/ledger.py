@@ -93,9 +93,9 @@ class Ledger:
         self._caps = budget.caps()
 
     def remaining(self) -> dict[str, int]:
-        """What is left under each cap, over all levels; only capped fields of `Amount` appear."""
+        """What is left under each cap, over all levels, at least 0; only capped fields of `Amount` appear."""
         left = {
-            name: cap - getattr(self.spent, name) - getattr(self.reserved, name) - getattr(self.held, name)
+            name: max(0, cap - getattr(self.spent, name) - getattr(self.reserved, name) - getattr(self.held, name))
             for name, cap in self._caps.items()
         }
         if self.parent is not None:

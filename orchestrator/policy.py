@@ -120,14 +120,15 @@ class PolicySpec:
             return self.params_type(**values)
         except ValidationError as error:
             problem = error.errors()[0]
-            where = ".".join(map(str, problem["loc"])) or "parameters"
-            known = ", ".join(self.params_type.model_fields) or "none"
-            reason = (
-                f"policy {self.name!r} has no parameter {where!r}; it has: {known}"
-                if problem["type"] == "extra_forbidden"
-                else f"policy {self.name!r}: {where}={values.get(where)!r} is not valid: {problem['msg']}"
-            )
-            raise InvalidRequest(reason, field=where, value=values.get(where)) from None
+            where = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "extra_forbidden":
+                known = ", ".join(self.params_type.model_fields) or "none"
+                reason = f"policy {self.name!r} has no parameter {where!r}; it has: {known}"
+            elif where:
+                reason = f"policy {self.name!r}: {where}={values.get(where)!r} is not valid: {problem['msg']}"
+            else:  # a rule about several parameters
+                reason = f"policy {self.name!r}: {problem['msg'].removeprefix('Value error, ')}"
+            raise InvalidRequest(reason, field=where or "params", value=values.get(where)) from None
 
     def fingerprint(self, params: BaseModel) -> str:
         """Name, version and parameters in one hash; a journal belongs to exactly one."""

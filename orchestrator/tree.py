@@ -108,9 +108,8 @@ class Node:
         data: dict[str, Any] = {"id": self.id, "parent": self.parent.id if self.parent else None, "text": self.text}
         if self.messages:
             data["messages"] = [[message.role, message.content] for message in self.messages]
-        for name in _OPTIONAL:
-            value = getattr(self, name)
-            if value not in {None, "", 0}:
+        for name, default in _OPTIONAL.items():
+            if (value := getattr(self, name)) != default:
                 data[name] = value
         if self.token_ids is not None:
             data["token_ids"] = list(self.token_ids)
@@ -132,17 +131,17 @@ class Node:
         )
 
 
-_OPTIONAL = (
-    "forced",
-    "tokenizer",
-    "model",
-    "finish",
-    "finish_detail",
-    "output_tokens",
-    "logprob",
-    "answer",
-    "answer_class",
-)
+_OPTIONAL: dict[str, str | int | None] = {
+    "forced": "",
+    "tokenizer": None,
+    "model": "",
+    "finish": None,
+    "finish_detail": None,
+    "output_tokens": 0,
+    "logprob": None,
+    "answer": None,
+    "answer_class": None,
+}
 
 
 def _spans_of(node: Node) -> Iterator[Span]:
@@ -209,7 +208,7 @@ class Tree:
     def check_integrity(self) -> None:
         """Raises AssertionError if a link is broken."""
         for node in self:
-            assert node.parent is None or self._nodes[node.parent.id] is not None, f"{node.id}: lost parent"
+            assert node.parent is None or node.parent.id in self._nodes, f"{node.id}: lost parent"
             assert node.is_root == bool(node.messages), f"{node.id}: roots, and only roots, hold conversations"
 
 
