@@ -41,6 +41,7 @@ from orchestrator.workers.llama_cpp import LlamaCppEngine, open_engine
 pytestmark = pytest.mark.model
 
 QUESTION = Prompt((Message("user", "Name three colours and say why you like them."),))
+LETTERS = "root ::= [a-z ]{100,400}"  # keeps a sample from ending early
 OpenEngine = Callable[..., Awaitable[LlamaCppEngine]]
 
 
@@ -183,10 +184,14 @@ async def test_a_greedy_reply_continued_in_pieces_is_the_reply_in_one(open_one: 
 
 async def test_a_tiny_cache_recomputes_what_it_evicted_and_never_fails(open_one: OpenEngine) -> None:
     engine = await open_one(context_cells=128, max_sequences=8)
-    topics = ["numbers", "rivers and lakes", "how bread is made", "why the sky looks blue"]
-    prompts = [Prompt((Message("user", f"Tell me slowly, and from the start, about {topic}."),)) for topic in topics]
-    for prompt in [*prompts, *prompts]:
-        await run(engine, request(prompt, max_tokens=16, tree_id=str(prompt)))
+    prompts = [Prompt((Message("user", f"Tell me slowly about {topic}."),)) for topic in ("bread", "rivers", "kites")]
+    nodes = []
+    for number, prompt in enumerate(prompts):
+        reply = await run(engine, request(prompt, max_tokens=30, tree_id=f"tree {number}", grammar=LETTERS))
+        nodes.append(continued(engine, reply, prompt=prompt))
+        await engine.check_integrity()
+    for number, node in enumerate(nodes):
+        await run(engine, request(node, max_tokens=8, tree_id=f"tree {number}"))
         await engine.check_integrity()
     health = await engine.health()
     assert health.recomputed_tokens > 0
