@@ -30,6 +30,7 @@ class Dialect:
         continue_style: How the chat API is asked to continue the last assistant message; ``flags`` is
             ``continue_final_message``, ``trailing`` does so by itself.
         has_cache_salt: Whether it takes a ``cache_salt``.
+        serves_one_at_a_time: Whether a further request cuts short the one being served.
     """
 
     name: DialectName
@@ -45,6 +46,7 @@ class Dialect:
     grammar_field: GrammarField = ""
     continue_style: ContinueStyle = "none"
     has_cache_salt: bool = False
+    serves_one_at_a_time: bool = False
 
 
 DIALECTS: Mapping[DialectName, Dialect] = {
@@ -86,9 +88,9 @@ DIALECTS: Mapping[DialectName, Dialect] = {
             top_k_off=0,
             repetition_field="repeat_penalty",
             honours_n=False,
-            gives_logprobs=False,  # only when started with --logits_all
             schema_style="json_object",
             grammar_field="grammar",
+            serves_one_at_a_time=True,  # its setting interrupt_requests is on by default
         ),
         Dialect(name="generic"),
     )

@@ -107,6 +107,7 @@ class OpenAIEngine:
         self._maker = BodyMaker(options, dialect, self._description, model=model)
         self._model = model
         self._honours_n = dialect.honours_n
+        self._turn = asyncio.Semaphore(1 if dialect.serves_one_at_a_time else options.max_connections)
         self._live: dict[str, _Live] = {}
         self._counters = _Counters()
         self._is_closed = False
@@ -240,7 +241,8 @@ class OpenAIEngine:
 
     async def _run(self, call: Call, failures: list[EngineFailed]) -> None:
         try:
-            await call.run()
+            async with self._turn:
+                await call.run()
         except EngineFailed as error:
             if not error.is_retryable:
                 raise

@@ -294,14 +294,14 @@ async def test_the_deadline_ends_what_lives_and_keeps_the_counts(open_on: OpenOn
 
 
 async def test_a_slow_reader_stops_the_reading_of_the_socket(open_on: OpenOn, server: FakeServer) -> None:
-    server.words = [" x" * 50_000] * 400
+    server.words = [" x" * 100_000] * 100
     engine = await open_on()
     async with aclosing(engine.generate(request_for(max_tokens=2000))) as events:
         await anext(events)
         await asyncio.sleep(0.5)
-        assert server.sent_chunks < 350
+        assert server.sent_chunks < 95
         heard = [event async for event in events]
-    assert sum(event.num_tokens for event in heard if isinstance(event, Delta)) == 400
+    assert sum(event.num_tokens for event in heard if isinstance(event, Delta)) == 100
 
 
 async def test_long_prompts_are_read_once_before_the_others_are_asked_for(open_on: OpenOn, server: FakeServer) -> None:
@@ -320,6 +320,17 @@ async def test_long_prompts_are_read_once_before_the_others_are_asked_for(open_o
     order.clear()
     await listen(engine, request_for("short", samples=3))
     assert order[:3] == ["asked"] * 3
+
+
+async def test_a_server_that_cuts_short_what_it_serves_gets_one_request_at_a_time(
+    open_on: OpenOn, server: FakeServer
+) -> None:
+    server.owned_by, server.chunk_s = "me", 0.01
+    engine = await open_on()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(listen(engine, request_for(samples=2)))
+    assert (len(server.requests), server.peak_live) == (4, 1)
 
 
 async def test_samples_of_unbroken_requests_are_delivered_before_a_failure(open_on: OpenOn, server: FakeServer) -> None:
