@@ -201,10 +201,21 @@ class OpenAIEngine:
         self._counters.requests += 1
         # The reader closes the generator, which ends this task: it is never left alone.
         live.server = asyncio.create_task(self._serve(request, live))
+        live.server.add_done_callback(lambda _: self._ended(live))
         return live
 
+    def _ended(self, live: _Live) -> None:
+        """Tells the reader of a request whose task was cancelled, perhaps before it ran at all."""
+        if live.outbox.is_closed:
+            return
+        if live.is_cancelled:
+            cancelled(live.samples, live.outbox)
+            live.outbox.close()
+        else:
+            live.outbox.close(self._closed())
+
     async def _serve(self, request: GenerateRequest, live: _Live) -> None:
-        """Runs the request's calls and closes the outbox, whatever happens."""
+        """Runs the request's calls and closes the outbox; `_ended` does so if this is cancelled."""
         failures: list[EngineFailed] = []
         try:
             async with asyncio.timeout(request.deadline_s):
@@ -212,10 +223,6 @@ class OpenAIEngine:
         except TimeoutError:
             cancelled(live.samples, live.outbox, detail="deadline")
             live.outbox.close()
-        except asyncio.CancelledError:
-            if live.is_cancelled:
-                cancelled(live.samples, live.outbox)
-            live.outbox.close(self._closed() if self._is_closed and not live.is_cancelled else None)
         except Exception as error:  # noqa: BLE001  # a bug of ours too must reach the reader, who would wait for ever
             live.outbox.close(_first(error))
         else:

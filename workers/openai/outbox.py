@@ -16,6 +16,9 @@ class Outbox:
     Args:
         num_samples: Samples of the request.
         estimate: What is sent first if nothing better is known.
+
+    Attributes:
+        is_closed: Whether no more events will be added.
     """
 
     def __init__(self, num_samples: int, estimate: Prefilled) -> None:
@@ -25,7 +28,7 @@ class Outbox:
         self._taken = asyncio.Event()
         self._prefilled = estimate
         self._has_begun = False
-        self._is_closed = False
+        self.is_closed = False
         self._error: BaseException | None = None
 
     def prefilled(self, prefilled: Prefilled) -> None:
@@ -52,7 +55,7 @@ class Outbox:
 
     def close(self, error: BaseException | None = None) -> None:
         """No more events; the reader meets ``error`` after those there are."""
-        self._is_closed, self._error = True, error
+        self.is_closed, self._error = True, error
         self._readable.set()
 
     async def get(self) -> GenerationEvent | None:
@@ -62,7 +65,7 @@ class Outbox:
             TtcError: What the outbox was closed with.
         """
         while not self._events:
-            if self._is_closed:
+            if self.is_closed:
                 if self._error is not None:
                     raise self._error
                 return None

@@ -73,7 +73,7 @@ class RemoteSample:
         for piece in pieces:
             kept.append(piece)
             top = piece.info.top[: self._watched_logprobs] if piece.info is not None else ()
-            ending = self._text.push(piece.text.encode(), piece.token, top_logprobs=[value for _, value in top])
+            ending = self._text.push(_bytes_of(piece.text), piece.token, top_logprobs=[value for _, value in top])
             if ending is not None:
                 break
         self.counted_tokens += sampled
@@ -153,6 +153,11 @@ def shares(total_tokens: int, samples: Sequence[RemoteSample]) -> list[int] | No
     for place in order[: rest - sum(floors)]:
         floors[place] += 1
     return [count + extra for count, extra in zip(result, floors, strict=True)]
+
+
+def _bytes_of(text: str) -> bytes:
+    """UTF-8; half a surrogate pair, which JSON can carry, becomes bytes that are none and so U+FFFD."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _pieces(choice: ChoiceChunk) -> list[_Piece]:

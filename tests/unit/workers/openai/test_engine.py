@@ -262,6 +262,27 @@ async def test_cancelling_closes_the_connection_and_ends_every_sample(open_on: O
     assert server.sent_chunks < 200
 
 
+async def test_a_request_cancelled_before_it_was_sent_ends_as_well(open_on: OpenOn, server: FakeServer) -> None:
+    engine, request = await open_on(), request_for(samples=2)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        task = group.create_task(listen(engine, request))
+        await asyncio.sleep(0)
+        engine.cancel(request.request_id)
+    assert [finished.output_tokens for finished in task.result().finished.values()] == [0, 0]
+    assert isinstance(task.result().events[0], Prefilled)
+    assert server.requests == []
+
+
+async def test_half_a_character_in_json_does_no_harm(open_on: OpenOn, server: FakeServer) -> None:
+    async def reply(body: Body) -> AsyncIterator[dict[str, Any] | bytes]:
+        yield b'data: {"choices": [{"index": 0, "delta": {"content": "a\\ud83d"}, "finish_reason": "stop"}]}\n\n'
+
+    server.reply = reply
+    text = (await listen(await open_on(), request_for())).text
+    assert text.startswith("a\ufffd")
+    text.encode()
+
+
 async def test_closing_the_iterator_closes_the_connection(open_on: OpenOn, server: FakeServer) -> None:
     server.words, server.chunk_s = [" x"] * 1000, 0.01
     engine = await open_on()
