@@ -6,7 +6,7 @@ from orchestrator.policies.sample_params import SampleParams
 from orchestrator.policies.voting import Votes
 from pydantic import Field
 
-from orchestrator.actions import Answer, Propose, Samples, Score, ScoreList
+from orchestrator.actions import Answer, Conclude, Propose, Samples, Score, ScoreList
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
 
@@ -30,19 +30,28 @@ def best_of_n(query: Query, ctx: PolicyContext[BestOfNParams]) -> Policy:
     Weighted, it is the answer whose samples have the largest sum of scores (as in Snell et al., 2024); either way
     confidence is the score of the sample that is returned. A missing score is left out, never taken for 0; without
     any score the majority decides and there is no confidence. Samples without an answer lose to all that have one;
-    if none has, there is no text and the node is the best-scored sample.
+    if none has, the best-scored sample is concluded where there is a cue, and else its whole text is the answer.
     """
     params = ctx.params
     samples: Samples = yield params.expand([query.root], params.n)
     majority = Votes(samples).answer()
+    if majority.text is not None:
+        yield Propose(majority)  # stands if the verifier cannot be paid for
     if not samples:
         return majority
-    yield Propose(majority)  # stands if the verifier cannot be paid for
     scores: ScoreList = yield Score(samples.nodes, verifier=params.verifier)
     scored = [(node, score) for node, score in zip(samples, scores, strict=True) if score is not None]
-    if not scored:
+    with_answer = [(node, score) for node, score in scored if node.answer_class is not None]
+    if with_answer:
+        return _weighted(with_answer) if params.weighted else _best(with_answer)
+    if not scored or majority.text is not None:
         return majority
-    return _weighted(scored) if params.weighted else _best(scored)
+    best, top = max(scored, key=lambda pair: pair[1])
+    if query.cue:
+        concluded: Node = yield Conclude(best, model=params.model)
+        if concluded.answer is not None:
+            return Answer(concluded.answer, concluded)
+    return Answer(best.trajectory, best, confidence=top, confidence_kind="verifier")
 
 
 def _best(scored: list[tuple[Node, float]]) -> Answer:
@@ -50,9 +59,8 @@ def _best(scored: list[tuple[Node, float]]) -> Answer:
     descending = sorted(scored, key=lambda pair: pair[1], reverse=True)  # stable: equals stay in order
     best: dict[str, tuple[Node, float]] = {}
     for node, score in descending:
-        if node.answer_class is not None:
-            best.setdefault(node.answer_class, (node, score))
-    (winner, top), *rivals = best.values() or descending[:1]
+        best.setdefault(node.answer_class or "", (node, score))
+    (winner, top), *rivals = best.values()
     return Answer(
         winner.answer,
         winner,
@@ -67,8 +75,6 @@ def _weighted(scored: list[tuple[Node, float]]) -> Answer:
     votes = Votes()
     for node, score in scored:
         votes.add(node, score)
-    if votes.leader is None:
-        return _best(scored)
-    winner = votes.best_node(votes.leader)
+    winner = votes.answer().node
     confidence = next(score for node, score in scored if node is winner)
     return votes.answer(confidence=confidence, kind="verifier")

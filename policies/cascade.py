@@ -66,7 +66,8 @@ def cascade(query: Query, ctx: PolicyContext[CascadeParams]) -> Policy:
             votes.add(sample)
         confidence = votes.majority_posterior()
         small_answer = votes.answer(confidence=confidence)
-        yield Propose(small_answer)
+        if small_answer.text is not None:
+            yield Propose(small_answer)
         if confidence is not None and confidence >= threshold:
             return small_answer
         num_left = params.n_small - votes.num_samples

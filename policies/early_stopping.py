@@ -34,12 +34,12 @@ def early_stopping(query: Query, ctx: PolicyContext[EarlyStoppingParams]) -> Pol
         for sample in samples:
             votes.add(sample)
         agreed = _unanimous([sample.answer_class for sample in samples], window=params.window)
-        yield Propose(votes.answer(winner=agreed, confidence=votes.majority_posterior(agreed)))
-        if agreed is not None:
-            return votes.answer(winner=agreed, confidence=votes.majority_posterior(agreed))
-        if samples.is_partial:  # the budget has no room for more
+        answer = votes.answer(winner=agreed, confidence=votes.majority_posterior(agreed))
+        if answer.text is not None:
+            yield Propose(answer)
+        if agreed is not None or samples.is_partial:  # partial: the budget has no room for more
             break
-    return votes.answer(confidence=votes.majority_posterior())
+    return answer
 
 
 def _unanimous(classes: Sequence[str | None], *, window: int) -> str | None:

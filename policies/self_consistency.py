@@ -29,5 +29,6 @@ def self_consistency(query: Query, ctx: PolicyContext[SelfConsistencyParams]) ->
     samples: Samples = yield params.expand([query.root], params.n, num_logprobs=int(needs_logprobs))
     votes = Votes(samples, ties=params.ties)
     answer = votes.answer(confidence=votes.majority_posterior())
-    yield Propose(answer)
+    if answer.text is not None:
+        yield Propose(answer)
     return answer

@@ -112,8 +112,9 @@ class Votes:
     ) -> Answer:
         """The answer of the winning class, with the other classes and their shares as alternatives.
 
-        Without any vote there is no text, and the node is the sample to fall back on: the one with the highest
-        mean log probability where it is known, else the first that the model finished, else the first.
+        Without any vote there is no text, so that the controller falls back on its own (a conclusion, or a whole
+        reply), and the node is the best sample to look at: the one with the highest mean log probability where it
+        is known, else the first that the model finished, else the first.
 
         Args:
             winner: The class; None for the leader.

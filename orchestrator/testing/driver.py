@@ -411,7 +411,7 @@ def _as_answer(value: Any, name: str) -> Answer:
         case Answer():
             return value
         case Node():
-            return Answer(value.answer, value)
+            return Answer(value.trajectory if value.answer is None else value.answer, value)
         case str() | None:
             return Answer(value)
         case _:

@@ -75,12 +75,22 @@ class TestBestOfN:
         assert driver.run([None, "2"], scores=[0.9, 0.1]).text == "2"
 
     @pytest.mark.parametrize("weighted", [False, True])
-    def test_without_any_answer_the_verifier_chooses_the_text(self, weighted: bool):
-        driver = PolicyDriver(best_of_n, params={"n": 3, "weighted": weighted})
-        answer = driver.run([None, None, None], scores=[0.1, 0.8, None])
-        assert (answer.text, answer.confidence) == (None, 0.8)
+    def test_without_any_answer_the_best_scored_text_is_the_answer(self, weighted: bool):
+        driver = PolicyDriver(best_of_n, params={"n": 3, "weighted": weighted}, cue="")
+        answer = driver.run([None, Sampled(text="A poem."), None], scores=[0.1, 0.8, None])
+        assert (answer.text, answer.confidence) == ("A poem.", 0.8)
+        assert driver.proposals == []
+
+    def test_without_any_answer_the_best_scored_sample_is_concluded_where_there_is_a_cue(self):
+        driver = PolicyDriver(best_of_n, params={"n": 2})
+        answer = driver.run([None, Sampled(text="Well"), "42"], scores=[0.1, 0.8])
+        assert (answer.text, answer.confidence) == ("42", None)
         assert answer.node is not None
-        assert answer.node.id.endswith(".2")
+        assert answer.node.trajectory.startswith("Well\nThe answer is ")
+
+    def test_an_answer_without_a_score_goes_before_a_scored_text_without_an_answer(self):
+        answer = PolicyDriver(best_of_n, params={"n": 2}).run([None, "2"], scores=[0.9, None])
+        assert (answer.text, answer.confidence) == ("2", None)
 
     def test_equal_scores_go_to_the_first_sample(self):
         assert PolicyDriver(best_of_n, params={"n": 2}).run(["1", "2"], scores=[0.5, 0.5]).text == "1"
@@ -129,7 +139,6 @@ class TestSelfConsistency:
     def test_no_samples_give_no_answer(self):
         driver = PolicyDriver(self_consistency)
         driver.send(driver.samples())
-        driver.send()
         assert driver.answer == Answer(None)
 
     def test_a_parameter_out_of_range_is_refused_by_name(self):
