@@ -1,0 +1,1 @@
+"""The doors: the command line, REST, the OpenAI-compatible endpoint, the dashboard."""

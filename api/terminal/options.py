@@ -1,0 +1,90 @@
+"""Options that several commands share, and what they stand for: models by role, and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.config import Settings, read_settings
+from orchestrator.errors import InvalidRequest
+from orchestrator.stores.opening import default_store_path
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
+
+
+def store_options(command: _Command) -> _Command:
+    """``--store``, for commands that look at jobs."""
+    return click.option(
+        "--store", metavar="PATH", help="Where jobs are kept; by default $TTC_STORE, else in the user's data folder."
+    )(command)
+
+
+def model_options(command: _Command) -> _Command:
+    """``--model``, ``--large`` and ``--verifier-model``."""
+    for option in (
+        click.option("--verifier-model", metavar="MODEL", help="Model that judges, where a verifier needs one."),
+        click.option("--large", metavar="MODEL", help="Large model, for policies that escalate."),
+        click.option(
+            "--model", metavar="MODEL", help="Model: a catalogue name, a GGUF file, or ENGINE:TARGET (ttc engines)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def json_option(what: str) -> Callable[[_Command], _Command]:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what}; errors are JSON on stderr.")
+
+
+def store_path(given: str | None, settings: Settings | None = None) -> str:
+    """The store that is meant: the option, the setting, or the default.
+
+    Raises:
+        InvalidRequest: The option is empty, or a setting cannot be used.
+    """
+    if given is not None and not given.strip():
+        raise InvalidRequest("--store is empty; write a path, or --no-store", field="store", value=given)
+    return given or (settings or read_settings()).store or str(default_store_path())
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """Models by role, as text that `orchestrator.models.open_model` reads.
+
+    Attributes:
+        small: None for the configured one.
+        large: None for the configured one, if any.
+        roles: Further ones.
+    """
+
+    small: str | None = None
+    large: str | None = None
+    roles: dict[str, str] | None = None
+
+    @classmethod
+    def of_options(cls, model: str | None, large: str | None, verifier_model: str | None) -> ModelChoice:
+        """As the options say.
+
+        Raises:
+            InvalidRequest: One is given and empty.
+        """
+        for name, value in (("model", model), ("large", large), ("verifier_model", verifier_model)):
+            if value is not None and not value.strip():
+                raise InvalidRequest(f"--{name.replace('_', '-')} is empty; see: ttc models list", field=name, value="")
+        return cls(model, large, {"verifier": verifier_model} if verifier_model is not None else None)
+
+    def over(self, recorded: dict[str, str]) -> ModelChoice:
+        """These choices where they are made, else those that a job recorded."""
+        others = {role: name for role, name in recorded.items() if role not in {"small", "large"}}
+        return ModelChoice(
+            self.small or recorded.get("small"), self.large or recorded.get("large"), others | (self.roles or {})
+        )
+
+    def names(self, settings: Settings) -> list[str]:
+        """All models that will be opened."""
+        wanted = [self.small or settings.model, self.large or settings.large, *(self.roles or {}).values()]
+        return [name for name in wanted if name is not None]
