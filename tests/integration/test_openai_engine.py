@@ -15,6 +15,7 @@ from orchestrator.workers.openai import OpenAIEngine, open_engine
 from orchestrator.engine import (
     Capability,
     Delta,
+    Engine,
     Finished,
     FinishReason,
     GenerateRequest,
@@ -28,6 +29,7 @@ from orchestrator.engine import (
 from orchestrator.errors import CapabilityMissing, ContextOverflow
 from orchestrator.monitors import ConfidenceFloor
 from orchestrator.sampling import GREEDY, Sampling
+from orchestrator.testing.engine_contract import EngineContract
 
 from .conftest import RunningServer
 
@@ -147,9 +149,27 @@ async def test_an_overlong_prompt_is_an_overflow(engine: OpenAIEngine) -> None:
 
 
 async def test_grammars_and_schemas_are_obeyed(engine: OpenAIEngine) -> None:
+    if Capability.GRAMMAR not in engine.describe().capabilities:
+        pytest.skip("this server takes no schemas for completions")
     events = await hear(engine, grammar='root ::= "yes" | "no"', max_tokens=8)
     assert text_of(events) in {"yes", "no"}
-    if "completions" not in repr(engine._options):
-        schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
-        value = json.loads(text_of(await hear(engine, json_schema=schema, max_tokens=60)))
-        assert isinstance(value["n"], int)
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    value = json.loads(text_of(await hear(engine, json_schema=schema, max_tokens=60)))
+    assert isinstance(value["n"], int)
+
+
+@pytest.mark.slow
+class TestContract(EngineContract):
+    """This server never reports usage, so all counts are estimates."""
+
+    patience_s = 60.0
+
+    @pytest.fixture
+    async def engine(self, llama_cpp_server: RunningServer) -> AsyncIterator[Engine]:
+        engine = await open_engine(base_url=llama_cpp_server.base_url, context_length=512)
+        yield engine
+        await engine.aclose()
+
+    @pytest.fixture
+    def disposable_engine(self, engine: Engine) -> Engine:
+        return engine

@@ -151,6 +151,8 @@ class BodyMaker:
         if request.json_schema is None:
             return {}
         schema = dict(request.json_schema)
+        if self._options.api == "completions" and self._dialect.completion_schema_field == "json_schema":
+            return {"json_schema": schema}
         if self._dialect.schema_style == "json_object":
             return {"response_format": {"type": "json_object", "schema": schema}}
         return {

@@ -26,6 +26,7 @@ class Dialect:
         has_running_usage: Whether each chunk can carry the choice's exact counts so far.
         gives_logprobs: Whether log probabilities can be had as it is usually started.
         schema_style: How ``response_format`` carries a JSON schema.
+        completion_schema_field: What carries a schema in the completions API; empty if nothing does.
         grammar_field: Where a grammar goes; empty if it takes none.
         continue_style: How the chat API is asked to continue the last assistant message; ``flags`` is
             ``continue_final_message``, ``trailing`` does so by itself.
@@ -43,6 +44,7 @@ class Dialect:
     has_running_usage: bool = False
     gives_logprobs: bool = True
     schema_style: Literal["json_schema", "json_object"] = "json_schema"
+    completion_schema_field: Literal["", "response_format", "json_schema"] = ""
     grammar_field: GrammarField = ""
     continue_style: ContinueStyle = "none"
     has_cache_salt: bool = False
@@ -61,6 +63,7 @@ DIALECTS: Mapping[DialectName, Dialect] = {
             shares_prefixes=True,
             keeps_stop=True,
             has_running_usage=True,
+            completion_schema_field="response_format",
             grammar_field="structured_outputs",
             continue_style="flags",
             has_cache_salt=True,
@@ -72,6 +75,7 @@ DIALECTS: Mapping[DialectName, Dialect] = {
             honours_n=True,
             shares_prefixes=True,
             has_running_usage=True,
+            completion_schema_field="response_format",
             grammar_field="ebnf",
             continue_style="flags",
         ),
@@ -80,6 +84,7 @@ DIALECTS: Mapping[DialectName, Dialect] = {
             top_k_off=0,
             repetition_field="repeat_penalty",
             shares_prefixes=True,
+            completion_schema_field="json_schema",
             grammar_field="grammar",
             continue_style="trailing",
         ),

@@ -318,11 +318,11 @@ class OpenAIEngine:
 
 
 def _capabilities(options: OpenAIOptions, dialect: Dialect, *, can_continue: bool) -> frozenset[Capability]:
-    has_grammar = options.structured_output or bool(options.grammar_field or dialect.grammar_field)
+    takes_schemas = options.api == "chat" or bool(dialect.completion_schema_field)
     gives_logprobs = dialect.gives_logprobs if options.logprobs is None else options.logprobs
     has = {
         Capability.CONTINUE: can_continue,
-        Capability.GRAMMAR: has_grammar,
+        Capability.GRAMMAR: options.structured_output and takes_schemas,
         Capability.LOGPROBS: gives_logprobs,
         Capability.SEEDS: options.fan_out == "requests" or (options.fan_out == "auto" and dialect.shares_prefixes),
     }

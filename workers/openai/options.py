@@ -40,7 +40,7 @@ class OpenAIOptions(BaseModel):
         cost: Parameters, shape and prices; the three prices below may be given alone.
         prompt_usd, cached_prompt_usd, output_usd: US dollars per million tokens.
         logprobs: Whether the server gives log probabilities; by default what its dialect usually does.
-        structured_output: Whether it takes JSON schemas.
+        structured_output: Whether it takes JSON schemas; without them, grammars are refused as well.
         grammar_field: Where grammars go, if not where its dialect says.
         embeddings: Whether to serve embeddings as well (`OpenAIEmbeddingEngine`).
         connect_timeout_s: For a connection.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from orchestrator.workers.openai.chunks import ChoiceChunk, TokenInfo
@@ -97,9 +98,12 @@ class RemoteSample:
         infos = [piece.info for piece in kept if piece.info is not None] if self._num_logprobs else []
         while text or sampled:
             now, infos_now = min(sampled, MAX_UNREAD_TOKENS), infos[:MAX_UNREAD_TOKENS]
-            logprobs = tuple(info.logprob for info in infos_now) or None
-            alternatives = tuple(self._alternatives(info) for info in infos_now) or None
-            deltas.append(Delta(self.index, text, now, logprobs=logprobs, alternatives=alternatives))
+            delta = Delta(self.index, text, now)
+            if self._num_logprobs:
+                logprobs = tuple(info.logprob for info in infos_now)
+                alternatives = tuple(self._alternatives(info) for info in infos_now)
+                delta = replace(delta, logprobs=logprobs, alternatives=alternatives)
+            deltas.append(delta)
             text, sampled, infos = "", sampled - now, infos[MAX_UNREAD_TOKENS:]
         return deltas
 
