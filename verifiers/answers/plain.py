@@ -19,14 +19,14 @@ _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "*
 _REPLACEMENTS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile("[\u2212\u2013\u2010\u2011]"), "-"),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\!\s*"), ""),
+    (re.compile(r"(?<!\\)\\!\s*"), ""),
     (re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))"), ","),
-    (re.compile(r"\\[,;: ]|~|\u00a0"), " "),
+    (re.compile(r"(?<!\\)\\[,;: ]|~|\u00a0"), " "),
     (re.compile(r"\\(?:left|right|displaystyle|bigl|bigr|Bigl|Bigr)(?![A-Za-z])\s*"), ""),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\s*\^\s*(?:\\circ(?![A-Za-z])|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])|\u00b0"), " degrees"),
-    (re.compile(r"\\([$%#&_])"), r"\1"),
+    (re.compile(r"(?<!\\)\\([$%#&_])"), r"\1"),
     (re.compile(r"\s+"), " "),
 )
 _TEXT_ONLY = re.compile(r"\s*\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{[^{}]*\}\s*\.?\s*")
