@@ -138,7 +138,7 @@ def read_entries(path: Path, *, field: str) -> dict[str, ModelEntry]:
     models = tables.get("models")
     if not isinstance(models, dict) or not all(isinstance(table, dict) for table in models.values()):
         raise InvalidRequest(
-            f"{field}: {path} has no tables [models.NAME]; see the example in the documentation",
+            f"{field}: {path} has no tables [models.NAME]; an example is {Path(__file__).with_name('catalogue.toml')}",
             field=field,
             value=str(path),
         )

@@ -6,6 +6,7 @@ import http.client
 import os
 import random
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -86,6 +87,8 @@ def download(
                 raise SourceFailed(reason + _hint(error.code)) from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
             reason = _reason(error)
+            if _is_unknown_host(error):
+                raise SourceFailed(reason) from error
         idle_attempts = 0 if target.length > before else idle_attempts + 1
         if idle_attempts >= _MAX_IDLE_ATTEMPTS:
             raise SourceFailed(reason)
@@ -121,6 +124,12 @@ def _reason(error: Exception) -> str:
     if isinstance(cause, TimeoutError):
         return f"no data for {_TIMEOUT_S:g} s"
     return f"no connection: {cause}"
+
+
+def _is_unknown_host(error: Exception) -> bool:
+    """Whether the name service answered that there is no such host, as it does without a network."""
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    return isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME
 
 
 def _hint(status: int) -> str:
