@@ -41,6 +41,11 @@ class ResolvedModel(NamedTuple):
     path: Path
     entry: ModelEntry | None
 
+    @property
+    def name(self) -> str:
+        """The model's name in the catalogue; else the file's, without its ending."""
+        return self.path.stem if self.entry is None else self.entry.name
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transports:

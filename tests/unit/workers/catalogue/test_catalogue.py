@@ -48,6 +48,7 @@ def test_a_path_resolves_to_itself_and_a_missing_one_is_told(tmp_path: Path) -> 
     file = tmp_path / "mine.gguf"
     file.touch()
     assert own(tmp_path).resolve(file) == own(tmp_path).resolve(str(file)) == (file, None)
+    assert own(tmp_path).resolve(file).name == "mine"
     with pytest.raises(ModelUnavailable, match="no model file at"):
         own(tmp_path).resolve("elsewhere/mine.gguf")
 
