@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from orchestrator.clock import Clock, SystemClock
-from orchestrator.errors import StoreFailed
+from orchestrator.errors import InvalidRequest, StoreFailed
 from orchestrator.store import JobRecord, JobState, JournalRow
 from orchestrator.stores.leases import check_claim, lease_end
 from orchestrator.stores.rows import decoded_row, encoded, encoded_rows, job_exists, lease_lost, unknown_job
@@ -235,7 +235,10 @@ class SqliteStore:
 
     async def _write(self, run: Callable[[sqlite3.Connection], _T]) -> _T:
         self._check_open()
-        return await self._writer.write(run)
+        try:
+            return await self._writer.write(run)
+        except UnicodeEncodeError as error:
+            raise _unusable(error) from None
 
     async def _read(self, run: Callable[[sqlite3.Connection], _T]) -> _T:
         self._check_open()
@@ -251,6 +254,8 @@ class SqliteStore:
             return run(connection)
         except sqlite3.Error as error:
             raise failure(error, self.path) from error
+        except UnicodeEncodeError as error:
+            raise _unusable(error) from None
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -274,3 +279,8 @@ def _record(row: tuple[Any, ...]) -> JobRecord:  # Any: columns of several types
 def _unknown(connection: sqlite3.Connection, job_id: str) -> Exception:
     latest = connection.execute("SELECT id FROM jobs ORDER BY id DESC LIMIT ?", (_LATEST_SHOWN,)).fetchall()
     return unknown_job(job_id, [row[0] for row in latest])
+
+
+def _unusable(error: UnicodeEncodeError) -> InvalidRequest:
+    """A lone surrogate, for instance from a command line that is no UTF-8; SQLite keeps Unicode only."""
+    return InvalidRequest(f"{error.object!r} is no Unicode text", field="job_id", value=ascii(error.object))

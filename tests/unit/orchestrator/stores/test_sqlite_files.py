@@ -227,6 +227,15 @@ async def test_closing_writes_what_was_asked_for(tmp_path: Path) -> None:
     await again.aclose()
 
 
+async def test_a_name_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "jobs.sqlite")
+    for attempt in (store.get("\udcff"), store.create(JobRecord(id="\udcff")), store.claim("\udcff", "o", lease_s=1)):
+        with pytest.raises(InvalidRequest):
+            await attempt
+    await claimed(store)
+    await store.aclose()
+
+
 async def test_stores_are_opened_by_what_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for value in (None, "memory:"):
