@@ -40,6 +40,13 @@ class _Library:
         self._level = 0
         self._callback = self.module.llama_log_callback(self._log)  # must outlive every call
         self.module.llama_log_set(self._callback, None)
+        # Calls of under a microsecond keep the GIL: giving it up beside a busy thread costs 5 ms each time.
+        quick = ctypes.PyDLL(None, handle=self.module.llama_cpp._lib._handle)
+        self.logits_of = quick.llama_get_logits_ith
+        self.embedding_of = quick.llama_get_embeddings_ith
+        for function in (self.logits_of, self.embedding_of):
+            function.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+            function.restype = ctypes.c_void_p
         self.module.llama_backend_init()
 
     def _log(self, level: int, text: bytes | None, _user_data: object) -> None:
@@ -213,14 +220,13 @@ class ContextHandle:
 
     def logits(self, index: int) -> FloatRow:
         """Logits of row ``index`` of the last batch: a view, valid until the next one."""
-        return self._view(self.api.llama_get_logits_ith(self.pointer, index), self._model.num_tokens)
+        return self._view(self._model.library.logits_of(self.pointer, index), self._model.num_tokens)
 
     def embedding(self, index: int) -> FloatRow:
         """Final hidden state of row ``index`` of the last batch: a view, valid until the next one."""
-        return self._view(self.api.llama_get_embeddings_ith(self.pointer, index), self._width)
+        return self._view(self._model.library.embedding_of(self.pointer, index), self._width)
 
-    def _view(self, pointer: Any, size: int) -> FloatRow:  # Any: ctypes pointer
-        address = ctypes.cast(pointer, ctypes.c_void_p).value
+    def _view(self, address: int | None, size: int) -> FloatRow:
         assert address is not None, "no output was asked for this row"
         view = self._views.get((address, size))
         if view is None:

@@ -135,7 +135,7 @@ class _Converter:
         required = schema.get("required", [])
         others: Schema = schema.get("additionalProperties", not (properties or required))
         if not isinstance(properties, Mapping) or not isinstance(required, Sequence):
-            raise ValueError(f"{where} has properties or required of the wrong type")
+            raise ValueError(f"{where} has properties or required of the wrong type")  # noqa: TRY004  as above
         members = {**properties, **{name: True for name in required if name not in properties}}
         pairs = [
             (
