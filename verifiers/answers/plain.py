@@ -2,9 +2,10 @@ r"""Canonical forms of plain answers, computed in process: numbers, choice lette
 
 A key begins with its kind (``n:``, ``c:``, ``w:``), so that keys of different kinds never collide.
 
-Conventions: ``1/2``, ``0.5`` and ``\frac{1}{2}`` are one number. Units and currencies after or before a number are
-dropped, and the percent sign counts as a unit, as graders of MATH have it: ``50%`` is ``50`` and not ``1/2``. "2
-million" is 2000000. ``x = 5`` is ``5``. Words compare without case. Products of letters (``xy``) are not words.
+Conventions: numbers are exact, so ``0.333`` is not ``1/3``. ``1/2``, ``0.5`` and ``\frac{1}{2}`` are one number. Units
+and currencies after or before a number are dropped, and the percent sign counts as a unit, as graders of MATH have it:
+``50%`` is ``50`` and not ``1/2``. "2 million" is 2000000. ``x = 5`` is ``5``. Words compare without case. Products of
+letters (``xy``) are not words.
 """
 
 from __future__ import annotations
@@ -73,12 +74,18 @@ def key_of(answer: str) -> str | None:
 
 def cleaned(answer: str) -> str:
     """The answer without what only concerns its looks (delimiters, spacing commands, text commands)."""
-    text = answer.strip()
-    for _ in range(4):  # a few layers, as in **$5$**
-        text = _unwrapped(text)
+    text = unwrapped(answer)
     for pattern, replacement in _REPLACEMENTS:
         text = pattern.sub(replacement, text)
     return text.strip().rstrip(".,;:").strip()
+
+
+def unwrapped(answer: str) -> str:
+    """The answer without delimiters around it, such as ``$...$``."""
+    text = answer.strip()
+    for _ in range(4):  # a few layers, as in **$5$**
+        text = _without_one_layer(text)
+    return text
 
 
 def choice_of(answer: str) -> str | None:
@@ -137,7 +144,7 @@ def _word_of(answer: str) -> str | None:
     return word
 
 
-def _unwrapped(text: str) -> str:
+def _without_one_layer(text: str) -> str:
     for opening, closing in _WRAPPERS:
         size = len(opening) + len(closing)
         if len(text) > size and text.startswith(opening) and text.endswith(closing):

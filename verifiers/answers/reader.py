@@ -8,7 +8,7 @@ from collections import OrderedDict
 from orchestrator.isolation import KillablePool, RemoteError, WorkerDied
 from orchestrator.verifiers.answers import comparison
 from orchestrator.verifiers.answers.kinds import AnswerKind, kind_of
-from orchestrator.verifiers.answers.plain import cleaned
+from orchestrator.verifiers.answers.plain import cleaned, unwrapped
 
 _LOG = logging.getLogger(__name__)
 
@@ -89,9 +89,9 @@ class Reader:
             return keys[0] == keys[1]
         if any(key is not None and not key.startswith("n:") for key in keys):
             return False  # a word or a choice is no expression
-        left, right = sorted((cleaned(left), cleaned(right)))
-        if left.replace(" ", "") == right.replace(" ", ""):
+        if cleaned(left).replace(" ", "") == cleaned(right).replace(" ", ""):
             return True
+        left, right = sorted((unwrapped(left), unwrapped(right)))
         if not self._kind.is_mathematical or max(len(left), len(right)) > _MAX_COMPARED_CHARS:
             return False
         if (known := self._cache.get((left, right))) is not None:

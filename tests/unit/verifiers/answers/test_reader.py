@@ -20,6 +20,8 @@ EQUIVALENT = [
     (r"\sqrt{4}", "2"),
     (r"\begin{pmatrix} -1/3 \\ 2/3 \end{pmatrix}", r"\begin{pmatrix} -\frac{1}{3} \\ \frac{2}{3} \end{pmatrix}"),
     ("10000", r"10{,}000"),
+    ("4:30", r"4:30 \text{ p.m.}"),
+    ("$p-q$", r"-q+p"),
 ]
 DIFFERENT = [
     (r"\sqrt{2}", r"\sqrt{3}"),
