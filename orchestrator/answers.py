@@ -6,6 +6,7 @@ Implementations live in `orchestrator.verifiers` and are found by name in the en
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 
@@ -53,11 +54,16 @@ class AnswerClasses:
         self._by_answer: dict[str, str] = {}
         self._by_key: dict[str, str] = {}
         self._representatives: list[str] = []
+        self._turn = asyncio.Lock()  # held from the search for a class until the answer is in one: no class twice
 
     async def classify(self, answer: str) -> str:
         """The class of ``answer``: an earlier answer that means the same, or itself."""
-        if (known := self._by_answer.get(answer)) is not None:
-            return known
+        async with self._turn:
+            if (known := self._by_answer.get(answer)) is not None:
+                return known
+            return await self._classified(answer)
+
+    async def _classified(self, answer: str) -> str:
         key = self._reader.key(answer)
         found = self._by_key.get(key) if key is not None else None
         if found is None:

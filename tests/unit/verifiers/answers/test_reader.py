@@ -1,3 +1,4 @@
+import asyncio
 import subprocess
 import sys
 import time
@@ -74,6 +75,14 @@ async def test_kinds_without_mathematics_never_start_a_worker():
     assert await reader.equivalent("p - q", "p-q")
     await reader.aclose()
     await reader.aclose()
+
+
+async def test_equal_answers_that_arrive_together_make_one_class_named_by_the_first(shared):
+    classes = AnswerClasses(open_reader(pool=shared, timeout_s=10))
+    spellings = [r"2\sqrt{3}", r"\sqrt{12}", r"\sqrt{4 \cdot 3}", r"\sqrt{3} \cdot 2"]
+    async with asyncio.TaskGroup() as group:
+        found = [group.create_task(classes.classify(answer)) for answer in spellings]
+    assert {task.result() for task in found} == {r"2\sqrt{3}"}
 
 
 async def test_votes_are_counted_by_class(shared):
