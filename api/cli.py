@@ -12,9 +12,9 @@ from importlib.metadata import EntryPoint, entry_points, version
 from typing import Any
 
 import click
+
 from orchestrator.api.terminal import failures
 from orchestrator.api.terminal.log import send_logs_to_file
-
 from orchestrator.errors import RunFailure, UnknownName
 
 GROUP = "orchestrator.commands"

@@ -22,10 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.workers.llama_cpp import LlamaCppEngine, open_engine
-
 from orchestrator.engine import Finished, GenerateRequest, Prefilled, Prompt, SampleSpec, Span
 from orchestrator.sampling import Sampling
+from orchestrator.workers.llama_cpp import LlamaCppEngine, open_engine
 
 NUM_SAMPLES = 8
 TEMPERATURE = 0.8

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from orchestrator.policies.sample_params import SampleParams
-from orchestrator.policies.voting import Votes
 from pydantic import Field, model_validator
 
 from orchestrator.actions import Cancel, Next, Propose, Start, Stream
+from orchestrator.policies.sample_params import SampleParams
+from orchestrator.policies.voting import Votes
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
 

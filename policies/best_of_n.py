@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.policies.sample_params import SampleParams
-from orchestrator.policies.voting import Votes
 from pydantic import Field
 
 from orchestrator.actions import Answer, Conclude, Propose, Samples, Score, ScoreList
+from orchestrator.policies.sample_params import SampleParams
+from orchestrator.policies.voting import Votes
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from orchestrator.policies.sample_params import SampleParams
 from pydantic import Field
 
 from orchestrator.actions import Answer, Conclude, Expand, Propose, Samples
 from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted
+from orchestrator.policies.sample_params import SampleParams
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
 

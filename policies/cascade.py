@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.policies.voting import Votes, leader_probability
 from pydantic import Field
 
 from orchestrator.actions import Expand, Propose, Samples, Snapshot
 from orchestrator.errors import BudgetExhausted
+from orchestrator.policies.voting import Votes, leader_probability
 from orchestrator.policy import Policy, PolicyContext, PolicyParams, Query, policy
 from orchestrator.sampling import GREEDY, Sampling
 from orchestrator.tree import Node

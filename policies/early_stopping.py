@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orchestrator.policies.sample_params import SampleParams
-from orchestrator.policies.voting import Votes
 from pydantic import Field
 
 from orchestrator.actions import Propose, Samples
+from orchestrator.policies.sample_params import SampleParams
+from orchestrator.policies.voting import Votes
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 
 

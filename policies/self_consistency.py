@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.policies.sample_params import SampleParams
-from orchestrator.policies.voting import TieRule, Votes
 from pydantic import Field
 
 from orchestrator.actions import Propose, Samples
+from orchestrator.policies.sample_params import SampleParams
+from orchestrator.policies.voting import TieRule, Votes
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 
 

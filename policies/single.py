@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.policies.sample_params import SampleParams
 from pydantic import Field
 
 from orchestrator.actions import Answer, Commit, Conclude, Samples
 from orchestrator.errors import BudgetExhausted
+from orchestrator.policies.sample_params import SampleParams
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
 

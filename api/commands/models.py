@@ -6,6 +6,8 @@ import json
 from typing import Any, get_args
 
 import click
+
+from orchestrator.api.terminal.console import result_console
 from orchestrator.api.terminal.pulling import pull_all
 from orchestrator.workers.catalogue import Catalogue, ModelEntry, SourceKind
 
@@ -41,14 +43,13 @@ def list_models(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("name", "size", "pulled", "license", "description", box=None, pad_edge=False)
     for row in rows:
         pulled = "yes" if row["is_pulled"] else "no"
         table.add_row(row["name"], f"{row['size_bytes'] / 1e6:,.0f} MB", pulled, row["license"], row["description"])
-    Console().print(table)
+    result_console().print(table)
 
 
 @models.command()

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.options import ModelChoice, json_option, model_options, store_options, store_path
 from orchestrator.api.terminal.problems import is_json_lines, read_problems, read_text
 from orchestrator.api.terminal.running import NO_ANSWER, check_writable, print_outcome, watched
-
 from orchestrator.config import Settings, read_settings
 from orchestrator.errors import InvalidRequest
 
@@ -249,7 +249,6 @@ def _solve_many(
 async def _opened(choice: ModelChoice, kept_in: str, settings: Settings, *, is_quiet: bool) -> AsyncIterator[Any]:
     """The SDK with its models there; Any: its type is not imported before it is needed."""
     from orchestrator.api.terminal.pulling import pull_missing
-
     from orchestrator.client import Orchestrator
 
     pull_missing(choice.names(settings), is_quiet=is_quiet)

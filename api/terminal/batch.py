@@ -7,12 +7,11 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from orchestrator import registry
+from orchestrator.answers import AnswerClasses, AnswerReader
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.problems import Problem
 from orchestrator.api.terminal.results import ResultSink
-
-from orchestrator import registry
-from orchestrator.answers import AnswerClasses, AnswerReader
 from orchestrator.client import Orchestrator
 from orchestrator.errors import StoreFailed, TtcError
 from orchestrator.events import Event

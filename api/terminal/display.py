@@ -111,7 +111,8 @@ def picture(watch: JobWatch) -> RenderableType:
     spending = watch.spending()
     for spend in spending:
         share = spend.spent / spend.limit
-        bars.add_row(wording.CAPS[spend.cap], _bar(share, "yellow" if share < 0.9 else "red"), _spend_words(spend))
+        words = f"{wording.amount(spend.cap, spend.spent)} of {wording.amount(spend.cap, spend.limit)}"
+        bars.add_row(wording.CAPS[spend.cap], _bar(share, "yellow" if share < 0.9 else "red"), words)
     if not any(spend.cap == "max_output_tokens" for spend in spending):
         bars.add_row("output tokens", "", f"{watch.output_tokens:,}")
     return Group(head, bars)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from orchestrator.api.terminal.log import is_debugging
 from orchestrator.api.terminal.wording import printable
-
 from orchestrator.errors import TtcError, UnknownName, mapping_of
 
 _LOG = logging.getLogger(__name__)

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.catalogue import Catalogue, Progress, ProgressCallback, SourceKind
-
 from orchestrator.models import DEFAULT_ENGINE, split_model
+from orchestrator.workers.catalogue import Catalogue, Progress, ProgressCallback, SourceKind
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.api.terminal import wording
-
+from orchestrator.api.terminal.console import result_console
 from orchestrator.job import Result
 
 if TYPE_CHECKING:
@@ -65,11 +65,10 @@ def headline(result: Result) -> str:
 
 def print_result(result: Result, *, console: Console | None = None) -> None:
     """Prints a result to stdout."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or result_console()
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column()

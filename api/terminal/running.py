@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+
 from orchestrator.api.terminal.display import showing
 from orchestrator.api.terminal.report import headline, print_result
 from orchestrator.api.terminal.shutdown import stopping_gently
 from orchestrator.api.terminal.watch import JobWatch
-
 from orchestrator.client import Orchestrator
 from orchestrator.errors import InvalidRequest, TtcError
 from orchestrator.events import Event, Publish

@@ -141,8 +141,12 @@ class Expansion:
     async def drain(self) -> list[tuple[Unit, Node]]:
         """All samples, in order."""
         delivered: list[tuple[Unit, Node]] = []
-        while (item := await self.next()) is not None:
-            delivered.append(item)
+        try:
+            while (item := await self.next()) is not None:
+                delivered.append(item)
+        except TtcError:
+            await self.cancel()
+            raise
         return delivered
 
     async def replay(self, index: int | None, answer_class: str | None) -> Node | None:

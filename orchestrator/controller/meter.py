@@ -25,6 +25,7 @@ from orchestrator.engine import (
     require,
 )
 from orchestrator.errors import BudgetExhausted, CapabilityMissing, EngineFailed
+from orchestrator.journal import LOST_ALLOWANCE_TOKENS
 from orchestrator.ledger import Reservation
 from orchestrator.sampling import GREEDY, Sampling, derived_seed
 from orchestrator.usage import Usage
@@ -146,7 +147,9 @@ class JobMeter:
 
         text: list[str] = []
         first_token: tuple[tuple[str, float], ...] = ()
-        prefilled, finished, counted = Prefilled(0), None, 0
+        prefilled: Prefilled | None = None
+        finished: Finished | None = None
+        counted, was_dropped = 0, False
         self._run.on_interrupt.add(stop_now)
         try:
             async with aclosing(engine.generate(request)) as events:  # type: ignore[type-var]  # async generators
@@ -164,15 +167,23 @@ class JobMeter:
             _LOG.warning("verifier model failed", extra={"model": name})
             if isinstance(error, CapabilityMissing):
                 raise
+        except asyncio.CancelledError:
+            was_dropped = True  # the verifier's time is up; the engine may have run ahead of what was counted
+            raise
         finally:
             self._run.on_interrupt.discard(stop_now)
+            output = max(counted, finished.output_tokens if finished else 0)
+            bound = prompt_bound(engine, request.prompt) if was_dropped else 0
             self._settle(
                 name,
                 engine,
                 reservation,
-                prompt_tokens=prefilled.prompt_tokens,
-                cached_tokens=prefilled.cached_tokens,
-                output_tokens=max(counted, finished.output_tokens if finished else 0),
+                prompt_tokens=prefilled.prompt_tokens if prefilled else bound,
+                cached_tokens=prefilled.cached_tokens if prefilled else 0,
+                output_tokens=min(request.samples[0].max_tokens, output + LOST_ALLOWANCE_TOKENS)
+                if was_dropped
+                else output,
+                is_estimated=was_dropped,
             )
         if finished is None:
             return None
@@ -189,6 +200,7 @@ class JobMeter:
         prompt_tokens: int,
         cached_tokens: int,
         output_tokens: int,
+        is_estimated: bool = False,
     ) -> None:
         usage = sample_usage(
             engine.describe().cost,
@@ -196,6 +208,7 @@ class JobMeter:
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             output_tokens=output_tokens,
+            is_estimated=is_estimated,
         )
         usage = replace(usage, verifier_tokens={name: usage.total_tokens})
         reservation.settle(amount_of(usage))

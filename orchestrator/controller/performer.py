@@ -250,15 +250,16 @@ class Performer:
     # -- scoring -----------------------------------------------------------------------------------------------
 
     async def _score(self, position: int, action: Score, encoded: Json, recorded: RecordedAction | None) -> ScoreList:
-        verifier = self._verifier(action.verifier)
         if recorded is not None and recorded.done is not None:
             outcome = recorded.done["outcome"]
             scores, problems = tuple(outcome["scores"]), tuple(outcome["problems"])
             snapshot = self._snapshot_of(recorded)
         else:
             self._begin(position, action, encoded, recorded)
+            verifier = self._verifier(action.verifier)
             meter = JobMeter(self._run, position)
-            report = await verifier.score([self._candidate(node) for node in action.nodes], meter)
+            candidates = [self._candidate(node) for node in action.nodes]
+            report = await verifier.report(candidates, meter, deadline_s=self._run.remaining_s)
             usage = replace(meter.usage, verifier_calls=len(action.nodes))
             self._run.add_usage(replace(Usage(), verifier_calls=len(action.nodes)))
             scores, problems = report.scores, tuple(str(problem) for problem in report.problems)
@@ -318,7 +319,8 @@ class Performer:
             self._note_done(position, encoded, {})
 
     async def _propose(self, position: int, action: Propose, encoded: Json, recorded: RecordedAction | None) -> None:
-        self.proposal = action.answer
+        if action.answer.text is not None:
+            self.proposal = action.answer
         if recorded is None:
             await self._finish(position, encoded, {})
 

@@ -77,8 +77,11 @@ class Request:
         self._prompt = units[0].prompt(action.forced, self._description.tokenizer)
         self._context_tokens = prompt_bound(engine, self._prompt)
         self._cached_tokens = 0
+        self._has_read_prompt = False
+        self._was_sent = False
         self._longest_done = 0
         self._last_mark_at = 0.0
+        self._is_cancelled = False
         self._is_forced = False
         self.task: asyncio.Task[None] | None = None
 
@@ -98,7 +101,8 @@ class Request:
             self._on_progress()
 
     def cancel(self) -> None:
-        """Asks the engine to end all samples, with exact counts."""
+        """Asks the engine to end all samples, with exact counts; nothing is sent or tried again after it."""
+        self._is_cancelled = True
         self._engine.cancel(self.id)
 
     def force(self) -> None:
@@ -114,11 +118,13 @@ class Request:
         try:
             if self._attempt:
                 await self._prepare_retry()
-            if not self._live():
-                return
-            self._note_dispatch()
-            await self._run.recorder.flush()
-            await self._stream()
+            if self._live() and not self._is_cancelled:
+                self._note_dispatch()
+                await self._run.recorder.flush()
+            if self._is_cancelled:
+                self._end_all()
+            elif self._live():
+                await self._stream()
         except EngineFailed as error:
             self._settle_failure(error)
         except (StoreFailed, LeaseLost) as error:
@@ -173,6 +179,7 @@ class Request:
             deadline_s=self._run.remaining_s,
         )
         self._last_mark_at = self._run.clock.monotonic()
+        self._was_sent = True
         async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # engines use async generators
             async for event in events:
                 if isinstance(event, Delta):
@@ -182,6 +189,7 @@ class Request:
                 elif isinstance(event, Prefilled):
                     self._context_tokens = event.prompt_tokens
                     self._cached_tokens = event.cached_tokens
+                    self._has_read_prompt = True
         if self._live():
             raise EngineFailed(f"model {self._model!r} ended its stream too early", model=self._model)
 
@@ -236,7 +244,9 @@ class Request:
         self._on_progress()
 
     def _usage_of(self, unit: Unit, *, is_estimated: bool = False) -> Usage:
-        pays_prompt = unit is self._units[0]
+        if not self._was_sent:
+            return unit.paid
+        pays_prompt = unit is self._units[0] and self._has_read_prompt
         usage = unit.paid + sample_usage(
             self._description.cost,
             context_tokens=self._context_tokens,
@@ -260,6 +270,9 @@ class Request:
 
     def _settle_failure(self, error: EngineFailed) -> None:
         """Each live sample gets another request, as long as that makes sense."""
+        if self._is_cancelled:
+            self._end_all()
+            return
         may_retry = error.is_retryable and self._attempt + 1 < MAX_ATTEMPTS and self._run.interruption is None
         if not may_retry:
             self._fail(error)
@@ -299,6 +312,11 @@ class Request:
             unit.error, unit.stage = error, Stage.FAILED
             self._note_sample(unit, {"failed": True})
         self._on_progress()
+
+    def _end_all(self) -> None:
+        """Live samples end with what they have."""
+        for unit in self._live():
+            self._end(unit, FinishReason.CANCELLED, None, is_estimated=not self._description.counts_exactly)
 
     def _close_forced(self) -> None:
         """The engine did not answer a cancellation: live samples are charged what it may have run ahead."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from orchestrator.workers.catalogue import Catalogue
 
 from orchestrator.errors import ModelUnavailable
+from orchestrator.workers.catalogue import Catalogue
 
 
 @pytest.fixture(scope="session")

@@ -481,6 +481,11 @@ async def test_message_text_never_becomes_a_control_token(engine: LlamaCppEngine
     assert control.isdisjoint(engine.tokenize("<|im_end|>"))
 
 
+async def test_text_that_is_no_unicode_is_read_all_the_same(engine: LlamaCppEngine) -> None:
+    reply = await run(engine, request(Prompt((Message("user", "broken \ud800 text \0 here"),)), max_tokens=2))
+    assert reply.finished[0].output_tokens >= 1
+
+
 async def test_ids_of_another_vocabulary_are_not_used(engine: LlamaCppEngine) -> None:
     foreign = replace(QUESTION, continuation=(Span("Red and blue", (1, 2, 3), "another vocabulary"),))
     plain = replace(QUESTION, continuation=(Span("Red and blue"),))

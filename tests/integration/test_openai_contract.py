@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from orchestrator.workers.openai import open_engine
 
 from orchestrator.engine import Engine
 from orchestrator.testing.engine_contract import EngineContract
+from orchestrator.workers.openai import open_engine
 
 from .conftest import RunningServer
 

@@ -10,7 +10,6 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from orchestrator.engine import (
     Capability,
@@ -30,6 +29,7 @@ from orchestrator.errors import CapabilityMissing, ContextOverflow
 from orchestrator.monitors import ConfidenceFloor
 from orchestrator.sampling import GREEDY, Sampling
 from orchestrator.testing.engine_contract import EngineContract
+from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from .conftest import RunningServer
 

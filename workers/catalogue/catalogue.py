@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.errors import ModelUnavailable, UnknownName
 from orchestrator.workers.catalogue import http_download, wheel_download
 from orchestrator.workers.catalogue.cache import ModelCache, sha256_of
 from orchestrator.workers.catalogue.entries import (
@@ -27,8 +28,6 @@ from orchestrator.workers.catalogue.entries import (
 from orchestrator.workers.catalogue.partial import FileOpener, PartialFile, open_for_append
 from orchestrator.workers.catalogue.progress import Progress, ProgressCallback, Report, SourceFailed, Stage
 from orchestrator.workers.catalogue.settings import CatalogueSettings
-
-from orchestrator.errors import ModelUnavailable, UnknownName
 
 _OWN_CATALOGUE = Path(__file__).with_name("catalogue.toml")
 _CHUNK_BYTES = 1 << 20

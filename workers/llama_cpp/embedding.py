@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from orchestrator.workers.llama_cpp.binding import ContextHandle, Row
-from orchestrator.workers.llama_cpp.outbox import post
 
 from orchestrator.errors import EngineFailed
+from orchestrator.workers.llama_cpp.binding import ContextHandle, Row
+from orchestrator.workers.llama_cpp.outbox import post
 
 FloatMatrix = npt.NDArray[np.float32]
 

@@ -15,15 +15,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from orchestrator.workers.llama_cpp.binding import MAX_SEQUENCES, ContextHandle
-from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
-from orchestrator.workers.llama_cpp.generation import GenerationJob
-from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
-from orchestrator.workers.llama_cpp.loop import DecodeLoop
-from orchestrator.workers.llama_cpp.model import Model
-from orchestrator.workers.llama_cpp.outbox import EventStream
-from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
-from orchestrator.workers.llama_cpp.work import Reading, ReadingJob, Scoring
 
 from orchestrator.cost import TokenPrices
 from orchestrator.engine import (
@@ -39,6 +30,15 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import ContextOverflow, InvalidRequest
+from orchestrator.workers.llama_cpp.binding import MAX_SEQUENCES, ContextHandle
+from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
+from orchestrator.workers.llama_cpp.generation import GenerationJob
+from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
+from orchestrator.workers.llama_cpp.loop import DecodeLoop
+from orchestrator.workers.llama_cpp.model import Model
+from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
+from orchestrator.workers.llama_cpp.work import Reading, ReadingJob, Scoring
 
 _logger = logging.getLogger(__name__)
 
@@ -297,7 +297,12 @@ class LlamaCppEngine:
             return Embeddings(np.zeros((0, width), np.float32), 0)
         vocabulary = self._model.vocabulary
         start = [vocabulary.bos] if vocabulary.adds_bos else []
-        encoded = [start + vocabulary.encode(text) or [min(vocabulary.end_ids, default=0)] for text in texts]
+
+        def encode() -> list[list[int]]:
+            return [start + vocabulary.encode(text) or [min(vocabulary.end_ids, default=0)] for text in texts]
+
+        self._require_running()
+        encoded = encode() if sum(map(len, texts)) <= _INLINE_CHARS else await asyncio.to_thread(encode)
         longest = max(map(len, encoded))
         limit = min(_EMBEDDING_CELLS, self._model.trained_context)
         if longest > limit:

@@ -6,12 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.workers.llama_cpp.grammar import GrammarGuard
-from orchestrator.workers.llama_cpp.model import Vocabulary
-from orchestrator.workers.llama_cpp.outbox import EventStream
-from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler, TopTokens, top_tokens
-from orchestrator.workers.llama_cpp.work import Job, Reading, Task
-
 from orchestrator.engine import (
     Delta,
     Finished,
@@ -23,6 +17,11 @@ from orchestrator.engine import (
 )
 from orchestrator.errors import EngineFailed
 from orchestrator.stopping import SampleText
+from orchestrator.workers.llama_cpp.grammar import GrammarGuard
+from orchestrator.workers.llama_cpp.model import Vocabulary
+from orchestrator.workers.llama_cpp.outbox import EventStream
+from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler, TopTokens, top_tokens
+from orchestrator.workers.llama_cpp.work import Job, Reading, Task
 
 _DELTA_TOKENS = 8
 _DELTA_S = 0.05

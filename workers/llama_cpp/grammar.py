@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from orchestrator.errors import InvalidRequest
 from orchestrator.workers.llama_cpp.json_schema import schema_grammar
 from orchestrator.workers.llama_cpp.model import Model
 from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler
-
-from orchestrator.errors import InvalidRequest
 
 _MAX_CHARS = 65_536
 _MAX_DEPTH = 100

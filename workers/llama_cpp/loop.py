@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from orchestrator.errors import EngineFailed, TtcError
 from orchestrator.workers.llama_cpp.admission import FairQueue, Slice, plan_batch, should_wait_for
 from orchestrator.workers.llama_cpp.binding import FloatRow, Row
 from orchestrator.workers.llama_cpp.counters import Counters
@@ -21,8 +22,6 @@ from orchestrator.workers.llama_cpp.generation import GenerationJob, Writing
 from orchestrator.workers.llama_cpp.outbox import Parcel, dispatch, post
 from orchestrator.workers.llama_cpp.prefix_cache import Memory, PrefixCache
 from orchestrator.workers.llama_cpp.work import Job, Task
-
-from orchestrator.errors import EngineFailed, TtcError
 
 _logger = logging.getLogger(__name__)
 _T = TypeVar("_T")

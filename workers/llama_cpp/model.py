@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.workers.llama_cpp.binding import ModelHandle
-from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
-
 from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import Prompt
 from orchestrator.errors import InvalidRequest
+from orchestrator.workers.llama_cpp.binding import ModelHandle
+from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
 
 _ATTR_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
 _ATTR_USER_DEFINED = 1 << 4  # LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -61,7 +60,8 @@ class Vocabulary:
 
     def encode(self, text: str, *, parses_special: bool = False) -> list[int]:
         """Ids of a text; texts of special tokens in it are plain text unless ``parses_special``."""
-        return self._handle.tokenize(text.encode("utf-8", "surrogatepass"), parses_special=parses_special)
+        # Lone surrogates become "?": llama.cpp throws on bytes that are no UTF-8.
+        return self._handle.tokenize(text.encode("utf-8", "replace"), parses_special=parses_special)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids.

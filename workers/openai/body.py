@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.engine import GenerateRequest, Message, ModelDescription, Prompt
+from orchestrator.errors import CapabilityMissing, InvalidRequest
 from orchestrator.workers.openai.dialect import Dialect, GrammarField
 from orchestrator.workers.openai.options import OpenAIOptions
 from orchestrator.workers.openai.sample import RemoteSample
-
-from orchestrator.engine import GenerateRequest, Message, ModelDescription, Prompt
-from orchestrator.errors import CapabilityMissing, InvalidRequest
 
 _Body = dict[str, Any]  # Any: JSON values
 

@@ -6,6 +6,8 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 
+from orchestrator.engine import GenerateRequest
+from orchestrator.errors import ContextOverflow
 from orchestrator.workers.openai.body import BodyMaker, estimated_tokens
 from orchestrator.workers.openai.chunks import Chunk, ReportedUsage, ServerReportedError, parse_chunk
 from orchestrator.workers.openai.failures import PromptTooLong, UpstreamFailed
@@ -13,9 +15,6 @@ from orchestrator.workers.openai.outbox import Outbox
 from orchestrator.workers.openai.sample import RemoteSample, shares
 from orchestrator.workers.openai.sse import MalformedStream
 from orchestrator.workers.openai.transport import Transport
-
-from orchestrator.engine import GenerateRequest
-from orchestrator.errors import ContextOverflow
 
 _DONE = "[DONE]"
 _MINDS_N = re.compile(r"\bn\b|choices?\b|one completion", re.IGNORECASE)

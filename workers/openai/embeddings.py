@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from orchestrator.workers.openai.engine import OpenAIEngine
 
 from orchestrator.engine import Embeddings
 from orchestrator.errors import EngineFailed
+from orchestrator.workers.openai.engine import OpenAIEngine
 
 _MAX_TEXTS = 256  # in one request; OpenAI allows 2048
 

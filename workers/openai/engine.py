@@ -9,16 +9,6 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.workers.openai.body import BodyMaker, estimated_tokens
-from orchestrator.workers.openai.call import Call, cancelled
-from orchestrator.workers.openai.chunks import ReportedUsage
-from orchestrator.workers.openai.dialect import Dialect
-from orchestrator.workers.openai.failures import PromptTooLong, UpstreamFailed
-from orchestrator.workers.openai.options import OpenAIOptions
-from orchestrator.workers.openai.outbox import Outbox
-from orchestrator.workers.openai.sample import RemoteSample
-from orchestrator.workers.openai.transport import Transport
-
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import (
     Capability,
@@ -32,6 +22,15 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import EngineFailed, InvalidRequest
+from orchestrator.workers.openai.body import BodyMaker, estimated_tokens
+from orchestrator.workers.openai.call import Call, cancelled
+from orchestrator.workers.openai.chunks import ReportedUsage
+from orchestrator.workers.openai.dialect import Dialect
+from orchestrator.workers.openai.failures import PromptTooLong, UpstreamFailed
+from orchestrator.workers.openai.options import OpenAIOptions
+from orchestrator.workers.openai.outbox import Outbox
+from orchestrator.workers.openai.sample import RemoteSample
+from orchestrator.workers.openai.transport import Transport
 
 _LOG = logging.getLogger(__name__)
 _SPEED_WINDOW_S = 10.0

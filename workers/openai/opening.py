@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.errors import InvalidRequest
 from orchestrator.workers.openai.dialect import DIALECTS, Dialect, dialect_of, served_models
 from orchestrator.workers.openai.embeddings import OpenAIEmbeddingEngine
 from orchestrator.workers.openai.engine import OpenAIEngine
@@ -12,9 +14,6 @@ from orchestrator.workers.openai.failures import PromptTooLong, UpstreamFailed
 from orchestrator.workers.openai.options import OpenAIOptions, checked_options
 from orchestrator.workers.openai.probe import continues
 from orchestrator.workers.openai.transport import Transport
-
-from orchestrator.clock import Clock, SystemClock
-from orchestrator.errors import InvalidRequest
 
 
 async def open_engine(model: str = "", *, clock: Clock | None = None, **options: object) -> OpenAIEngine:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from orchestrator.workers.openai.dialect import DialectName, GrammarField
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from yarl import URL
 
 from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.errors import InvalidRequest
+from orchestrator.workers.openai.dialect import DialectName, GrammarField
 
 _DEFAULT_BASE_URL = "https://api.openai.com/v1"
 

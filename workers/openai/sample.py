@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from orchestrator.workers.openai.chunks import ChoiceChunk, TokenInfo
-
 from orchestrator.engine import (
     MAX_UNREAD_TOKENS,
     Delta,
@@ -18,6 +16,7 @@ from orchestrator.engine import (
     TokenAlternatives,
 )
 from orchestrator.stopping import Ending, SampleText
+from orchestrator.workers.openai.chunks import ChoiceChunk, TokenInfo
 
 _REASONS = {
     "stop": FinishReason.END,

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.workers.openai.failures import Failures, PromptTooLong, UpstreamFailed, of_exception
-from orchestrator.workers.openai.options import OpenAIOptions
-from orchestrator.workers.openai.sse import events_of, excerpt
 from yarl import URL
 
 from orchestrator.clock import Clock
 from orchestrator.errors import EngineFailed, MissingDependency
+from orchestrator.workers.openai.failures import Failures, PromptTooLong, UpstreamFailed, of_exception
+from orchestrator.workers.openai.options import OpenAIOptions
+from orchestrator.workers.openai.sse import events_of, excerpt
 
 if TYPE_CHECKING:
     import aiohttp

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from orchestrator.api.commands.models import models
 
+from orchestrator.api.commands.models import models
 from orchestrator.errors import ModelUnavailable, UnknownName
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from orchestrator.policies import adaptive_consistency, cascade, early_stopping, expected_samples
-from orchestrator.policies.voting import dirichlet_leader_probability, leader_probability
 
 from orchestrator.actions import Cancel, Expand, Snapshot, Start
 from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted, InvalidRequest
+from orchestrator.policies import adaptive_consistency, cascade, early_stopping, expected_samples
+from orchestrator.policies.voting import dirichlet_leader_probability, leader_probability
 from orchestrator.testing import PolicyDriver, Sampled
 
 

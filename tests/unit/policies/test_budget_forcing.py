@@ -3,11 +3,11 @@
 from typing import ClassVar
 
 import pytest
-from orchestrator.policies import budget_forcing
 
 from orchestrator.actions import Action, Conclude, Expand
 from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted
+from orchestrator.policies import budget_forcing
 from orchestrator.testing import PolicyDriver, Sampled
 
 

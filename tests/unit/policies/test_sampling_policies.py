@@ -1,12 +1,12 @@
 """Policies that draw whole samples of one model: single, best-of-n and self-consistency."""
 
 import pytest
-from orchestrator.policies import best_of_n, self_consistency, single
-from orchestrator.policies.voting import leader_probability
 
 from orchestrator.actions import Answer, Commit, Conclude, Expand, Propose, Score, ScoreList
 from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted, InvalidRequest
+from orchestrator.policies import best_of_n, self_consistency, single
+from orchestrator.policies.voting import leader_probability
 from orchestrator.testing import PolicyDriver, Sampled
 
 CUT = Sampled(finish=FinishReason.LENGTH)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orchestrator.policies.voting import Votes, dirichlet_leader_probability, leader_probability
 from scipy import special
 
 from orchestrator.actions import Answer
 from orchestrator.engine import FinishReason
+from orchestrator.policies.voting import Votes, dirichlet_leader_probability, leader_probability
 from orchestrator.tree import Node
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from orchestrator.policies import self_consistency
 
 from orchestrator.actions import Answer, Expand, Next, Propose, Start
 from orchestrator.errors import BudgetExhausted
+from orchestrator.policies import self_consistency
 from orchestrator.policy import PolicySpec, as_policy
 from orchestrator.testing.policy_contract import PolicyCase, PolicyContract
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from orchestrator.workers.catalogue import Catalogue, CatalogueSettings, Transports
 
 from .file_server import FileServer

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import pytest
-from orchestrator.workers.catalogue import Catalogue, CatalogueSettings, Transports
-from orchestrator.workers.catalogue.entries import WheelSource
 
 from orchestrator.errors import InvalidRequest, ModelUnavailable, UnknownName, mapping_of
+from orchestrator.workers.catalogue import Catalogue, CatalogueSettings, Transports
+from orchestrator.workers.catalogue.entries import WheelSource
 
 OpenCatalogue = Callable[..., Catalogue]
 

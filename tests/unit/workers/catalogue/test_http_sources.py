@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from orchestrator.workers.catalogue import Catalogue, CatalogueSettings, Progress
 
 from orchestrator.errors import ModelUnavailable
+from orchestrator.workers.catalogue import Catalogue, CatalogueSettings, Progress
 
 from .file_server import FileServer
 

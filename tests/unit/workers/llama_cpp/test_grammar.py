@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from orchestrator.workers.llama_cpp.grammar import check_grammar
 
 from orchestrator.errors import InvalidRequest
+from orchestrator.workers.llama_cpp.grammar import check_grammar
 
 GOOD = r"""
 root ::= "yes" | "no" | item{1,3} # a comment

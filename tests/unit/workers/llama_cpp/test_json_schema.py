@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from orchestrator.workers.llama_cpp.grammar import schema_to_grammar
 
 from orchestrator.errors import InvalidRequest
+from orchestrator.workers.llama_cpp.grammar import schema_to_grammar
 
 RECURSIVE = {
     "$defs": {

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from orchestrator.workers.llama_cpp.sampler import TokenSampler, log_normaliser, top_indices, top_tokens
 from scipy import stats
 
 from orchestrator.sampling import Sampling
+from orchestrator.workers.llama_cpp.sampler import TokenSampler, log_normaliser, top_indices, top_tokens
 
 
 def defined_probabilities(logits: npt.NDArray[np.float32], sampling: Sampling) -> npt.NDArray[np.float64]:

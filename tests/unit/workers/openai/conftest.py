@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from orchestrator.engine import (
     Delta,
@@ -21,6 +20,7 @@ from orchestrator.engine import (
     Prompt,
     SampleSpec,
 )
+from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from .fake_server import FakeServer
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from orchestrator.engine import Engine, GenerateRequest, GenerationEvent, Prefilled
 from orchestrator.testing.engine_contract import EngineContract
+from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from .fake_server import Body, FakeServer, chunk, usage
 

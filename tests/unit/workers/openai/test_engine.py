@@ -6,7 +6,6 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from orchestrator.workers.openai import OpenAIEmbeddingEngine, OpenAIEngine
 
 from orchestrator.engine import (
     Capability,
@@ -24,6 +23,7 @@ from orchestrator.engine import (
 from orchestrator.errors import CapabilityMissing, EngineFailed, InvalidRequest
 from orchestrator.monitors import ConfidenceFloor, Repetition
 from orchestrator.sampling import GREEDY, Sampling
+from orchestrator.workers.openai import OpenAIEmbeddingEngine, OpenAIEngine
 
 from .conftest import Heard, listen, request_for, until
 from .fake_server import Body, FakeServer, chunk, usage

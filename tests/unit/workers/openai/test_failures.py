@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from orchestrator.errors import ContextOverflow, EngineFailed
+from orchestrator.workers.openai import OpenAIEngine, open_engine
 
 from .conftest import Heard, InstantClock, listen, request_for
 from .fake_server import Body, FakeServer, chunk

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from orchestrator.workers.openai import OpenAIEngine, OpenAIOptions, open_engine
-from orchestrator.workers.openai.options import checked_options
 
 from orchestrator.engine import Capability, Message, Prompt, Span
 from orchestrator.errors import CapabilityMissing, InvalidRequest
+from orchestrator.workers.openai import OpenAIEngine, OpenAIOptions, open_engine
+from orchestrator.workers.openai.options import checked_options
 
 from .conftest import listen, request_for
 from .fake_server import Body, FakeServer, chunk

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from orchestrator.workers.openai.sample import RemoteSample, shares
-from orchestrator.workers.openai.sse import MalformedStream, events_of
 
 from orchestrator.engine import FinishReason, SampleSpec
 from orchestrator.stopping import Ending
+from orchestrator.workers.openai.sample import RemoteSample, shares
+from orchestrator.workers.openai.sse import MalformedStream, events_of
 
 from .conftest import request_for
 
