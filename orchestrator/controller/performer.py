@@ -53,7 +53,7 @@ TOOL_TIMEOUT_S = 60.0
 COMPUTE_TIMEOUT_S = 120.0
 
 
-class WaitingForHuman(Exception):  # noqa: N818  # not an error: the job pauses
+class WaitingForHuman(Exception):  # not an error: the job pauses
     """The job cannot go on before somebody answers."""
 
     def __init__(self, question: str) -> None:
@@ -115,6 +115,7 @@ class Performer:
         encoded = encode_action(action)
         recorded = self._run.recording.check(position, encoded)
         if recorded is not None and recorded.done is not None and "error" in recorded.done:
+            await self._settle_cut_short(position, action, recorded)
             raise from_fields(recorded.done["error"])
         if self._is_offline and (recorded is None or recorded.done is None):
             raise PolicyFailed(f"the journal ends before action {position} ({encoded['type']}); it cannot be replayed")
@@ -126,6 +127,16 @@ class Performer:
         except TtcError as error:
             self._note_done(position, encoded, {}, error=error)
             raise
+
+    async def _settle_cut_short(self, position: int, action: Action, recorded: RecordedAction) -> None:
+        """Samples of an action that ended in an error were paid for all the same, and are in the tree."""
+        expansion: Expansion | None = None
+        if isinstance(action, Expand):
+            expansion = Expansion(self._run, position, action, recorded=recorded)
+        elif isinstance(action, Next):
+            expansion = self._stream_of(action)
+        if expansion is not None and not expansion.is_over:
+            await expansion.cancel()
 
     async def aclose(self) -> None:
         """Ends streams that the policy has left open."""

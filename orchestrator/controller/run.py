@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from orchestrator.actions import Action, Answer, Conclude
 from orchestrator.budget import Amount
-from orchestrator.controller.context import RunContext
+from orchestrator.controller.context import Interruption, RunContext
 from orchestrator.controller.expansion import SHORTEST_GRANT_TOKENS
 from orchestrator.controller.performer import Performer, WaitingForHuman
 from orchestrator.controller.purchase import amount_of, prompt_bound, sample_amount, sample_usage
@@ -45,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 
 _RESERVE_SHARE = 0.15
 _MOST_RESERVE_S = 5.0
+_CANCELLED = "cancelled"
+_FROM_OUTSIDE = frozenset({StopReason.CANCELLED, StopReason.DEADLINE, StopReason.OVERRUN})
 _ENDS_THE_RUN = (ReplayDiverged, StoreFailed, LeaseLost)
 
 
@@ -88,7 +90,7 @@ class JobRun:
 
     def cancel(self) -> None:
         """Ends the job now; its best answer so far becomes the result."""
-        error = BudgetExhausted(limit="cancelled", remaining=0, requested=0)
+        error = BudgetExhausted(limit=_CANCELLED, remaining=0, requested=0)
         self._run.interrupt(StopReason.CANCELLED, error)
 
     async def run(self) -> Result:
@@ -106,6 +108,8 @@ class JobRun:
                 timers = self._set_timers()
             ending = await self._play()
             await self._performer.aclose()
+            if self._is_offline:
+                self._recall_interruption()
             if ending.question is None and ending.answer is None:
                 ending = await self._fall_back(ending)
         except TtcError as error:
@@ -244,10 +248,14 @@ class JobRun:
                 generator.close()
                 return _Ending(error=raised)
             except TtcError as raised:
-                if self._must_end():
+                if self._must_end() or self._was_cancelled(raised):
                     _close(generator)
                     return _Ending(error=raised)
                 error = raised
+
+    def _was_cancelled(self, error: TtcError) -> bool:
+        """Whether a replay has come to where its job was cancelled."""
+        return self._is_offline and isinstance(error, BudgetExhausted) and error.limit == _CANCELLED
 
     def _must_end(self) -> bool:
         interruption = self._run.interruption
@@ -283,7 +291,10 @@ class JobRun:
     async def _fall_back(self, ending: _Ending) -> _Ending:
         """The best answer there is: the last proposal, else the majority, else a conclusion of what was thought."""
         answer = self._performer.proposal or self._majority()
-        if answer is None and self._may_conclude(ending):
+        if answer is None and self._is_offline:
+            answer, error = await self._recorded_conclusion()
+            ending = _Ending(error=ending.error or error)
+        elif answer is None and self._may_conclude(ending):
             answer, error = await self._forced_conclusion()
             ending = _Ending(error=ending.error or error)
         if answer is None:
@@ -292,6 +303,14 @@ class JobRun:
             return replace(ending, answer=answer)
         return _Ending(error=self._no_answer())
 
+    def _recall_interruption(self) -> None:
+        """A replay has no clock and nobody who cancels: what stopped the job from outside is in its journal."""
+        final = (self._run.recording.final or {}).get("result", {})
+        if final.get("stop_reason") in _FROM_OUTSIDE:
+            reason = StopReason(final["stop_reason"])
+            error = BudgetExhausted(limit=final["limited_by"] or reason, remaining=0, requested=0)
+            self._run.interruption = Interruption(reason, error)
+
     def _majority(self) -> Answer | None:
         votes = Counter(node.answer_class for node in self._run.tree if node.answer_class is not None)
         if not votes:
@@ -299,11 +318,11 @@ class JobRun:
         winner, _ = votes.most_common(1)[0]
         total = votes.total()
         best = next(node for node in self._run.tree if node.answer_class == winner)
-        rivals = tuple((name, count / total) for name, count in votes.most_common())
+        rivals = tuple((name, count / total) for name, count in votes.most_common() if name != winner)
         return Answer(best.answer, best, alternatives=rivals)
 
     def _may_conclude(self, ending: _Ending) -> bool:
-        if self._must_end() or self._is_offline or not self._run.reader.cue:
+        if self._must_end() or not self._run.reader.cue:
             return False
         interruption = self._run.interruption
         if interruption is not None:
@@ -327,14 +346,33 @@ class JobRun:
             amount = _conclusion_amount(engine, context, SHORTEST_GRANT_TOKENS // 2)
             if context >= engine.describe().context_length or self._run.ledger.shortfall(amount, may_use_hold=True):
                 continue
-            try:
-                concluded: Node | None = await self._perform(Conclude(node, role))
-            except TtcError as error:
-                last_error = error
-                continue
-            if concluded is not None and concluded.answer is not None:
-                return Answer(concluded.answer, concluded), None
+            answer, error = await self._concluded(Conclude(node, role))
+            if answer is not None:
+                return answer, None
+            last_error = error or last_error
         return None, last_error
+
+    async def _recorded_conclusion(self) -> tuple[Answer | None, TtcError | None]:
+        """On replay: what the journal says was done after the policy."""
+        last_error: TtcError | None = None
+        while (recorded := self._run.recording.actions.get(self._position)) is not None:
+            action = recorded.action
+            if action is None or action["type"] != Conclude.__name__ or action["node"] not in self._run.tree:
+                break
+            answer, error = await self._concluded(Conclude(self._run.tree[action["node"]], action["model"]))
+            if answer is not None:
+                return answer, None
+            last_error = error or last_error
+        return None, last_error
+
+    async def _concluded(self, action: Conclude) -> tuple[Answer | None, TtcError | None]:
+        try:
+            concluded: Node | None = await self._perform(action)
+        except TtcError as error:
+            return None, error
+        if concluded is None or concluded.answer is None:
+            return None, None
+        return Answer(concluded.answer, concluded), None
 
     def _whole_text(self) -> Answer | None:
         """Without any extractable answer, a finished text is the answer (an open question, a poem)."""
