@@ -1,0 +1,63 @@
+"""The embedded engine keeps the promises of the protocols it implements, in its usual and its deterministic mode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.engine import Engine
+from orchestrator.testing.ability_contracts import (
+    EmbedsContract,
+    GivesLogitsContract,
+    ScoresTokensContract,
+    TokenizesContract,
+)
+from orchestrator.testing.engine_contract import EngineContract
+
+pytest.importorskip("llama_cpp", reason="the extra 'local' is not installed")
+
+from orchestrator.workers.catalogue import Catalogue
+from orchestrator.workers.llama_cpp import LlamaCppEngine, open_engine
+
+pytestmark = pytest.mark.model
+
+
+@pytest.fixture(scope="module")
+def model_path() -> Path:
+    from orchestrator.errors import ModelUnavailable
+
+    try:
+        return Catalogue.from_environment().pull("smollm2-135m")
+    except ModelUnavailable as error:
+        pytest.skip(str(error))
+
+
+async def opened(path: Path, *, is_deterministic: bool = False) -> LlamaCppEngine:
+    return await open_engine(path, name="smollm2-135m", context_cells=1024, is_deterministic=is_deterministic)
+
+
+class TestTheEmbeddedEngine(
+    EngineContract, TokenizesContract, ScoresTokensContract, EmbedsContract, GivesLogitsContract
+):
+    is_deterministic = False
+
+    @pytest.fixture
+    async def engine(self, model_path: Path) -> AsyncIterator[Engine]:
+        engine = await opened(model_path, is_deterministic=self.is_deterministic)
+        yield engine
+        await engine.check_integrity()
+        await engine.aclose()
+
+    @pytest.fixture
+    async def disposable_engine(self, model_path: Path) -> AsyncIterator[Engine]:
+        engine = await opened(model_path, is_deterministic=self.is_deterministic)
+        yield engine
+        await engine.aclose()
+
+
+@pytest.mark.slow
+class TestTheEmbeddedEngineInDeterministicMode(TestTheEmbeddedEngine):
+    is_deterministic = True
+    is_repeatable = True
