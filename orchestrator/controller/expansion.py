@@ -193,19 +193,26 @@ class Expansion:
 
     def _admit(self) -> None:
         admitted: list[Unit] = []
-        while not self.is_over and self.shortfall is None and self._num_admitted < len(self._units):
-            unit = self._units[self._num_admitted]
-            if self._parallel is not None and self._in_flight() >= self._parallel:
-                break
-            if not unit.was_paid:
-                pays_prompt = not admitted or admitted[-1].parent is not unit.parent
-                if not self._reserve(unit, pays_prompt=pays_prompt):
+        try:
+            while not self.is_over and self.shortfall is None and self._num_admitted < len(self._units):
+                unit = self._units[self._num_admitted]
+                if self._parallel is not None and self._in_flight() >= self._parallel:
                     break
-                unit.stage = Stage.RUNNING
-                admitted.append(unit)
-            self._num_admitted += 1
-        for _, group in groupby(admitted, key=lambda unit: unit.parent.id):
-            self._spawn(self._request(list(group)))
+                if not unit.was_paid:
+                    pays_prompt = not admitted or self._group_of(admitted[-1]) != self._group_of(unit)
+                    if not self._reserve(unit, pays_prompt=pays_prompt):
+                        break
+                    unit.stage = Stage.RUNNING
+                    admitted.append(unit)
+                self._num_admitted += 1
+        finally:
+            for _, group in groupby(admitted, key=self._group_of):
+                self._spawn(self._request(list(group)))
+
+    def _group_of(self, unit: Unit) -> tuple[str, int]:
+        """Samples of one group share a request. Those that a window lets in later come one by one, also on resume."""
+        is_late = self._parallel is not None and unit.index >= self._parallel
+        return unit.parent.id, unit.index if is_late else 0
 
     def _in_flight(self) -> int:
         """Samples that count against `parallel`: in order, all that have not been delivered."""

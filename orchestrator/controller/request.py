@@ -186,6 +186,8 @@ class Request:
                     await self._take(live[event.index], event)
                 elif isinstance(event, Finished):
                     await self._finish(live[event.index], event)
+                    if not self._live():
+                        break  # the engine need not be waited for to end its stream
                 elif isinstance(event, Prefilled):
                     self._context_tokens = event.prompt_tokens
                     self._cached_tokens = event.cached_tokens
