@@ -6,7 +6,7 @@ Needs no model and no replay, so it works for unfinished jobs and for those whos
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from orchestrator.client import stored_result
@@ -42,6 +42,10 @@ class ActionNote:
     output_tokens: int = 0
     error: str | None = None
 
+    def to_json(self) -> Json:
+        """JSON values."""
+        return asdict(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Vote:
@@ -50,6 +54,10 @@ class Vote:
     answer: str
     num_samples: int
     is_chosen: bool
+
+    def to_json(self) -> Json:
+        """JSON values."""
+        return asdict(self)
 
 
 class JobStory:
@@ -78,8 +86,7 @@ class JobStory:
     @property
     def chosen(self) -> Node | None:
         """The node whose trajectory states the answer."""
-        node_id = (self.record.result or {}).get("node")
-        return self.tree[node_id] if node_id in self.tree else None
+        return self.tree.nodes.get((self.record.result or {}).get("node", ""))
 
     def votes(self) -> list[Vote]:
         """Answers by the number of nodes that state them, most first."""
@@ -103,17 +110,10 @@ class JobStory:
             "spec": self.record.spec,
             "result": self.record.result,
             "usage": self.usage.to_json(),
-            "votes": [
-                {"answer": vote.answer, "num_samples": vote.num_samples, "is_chosen": vote.is_chosen}
-                for vote in self.votes()
-            ],
-            "actions": [_json_of(note) for note in self.actions],
+            "votes": [vote.to_json() for vote in self.votes()],
+            "actions": [note.to_json() for note in self.actions],
             "tree": self.tree.to_json(),
         }
-
-
-def _json_of(note: ActionNote) -> Json:
-    return {name: getattr(note, name) for name in ActionNote.__slots__}
 
 
 def _tree(spec: JobSpec, rows: Sequence[JournalRow]) -> Tree:

@@ -38,8 +38,10 @@ class NoModel:
         Raises:
             EngineFailed: Always.
         """
+        nothing: tuple[GenerationEvent, ...] = ()
+        for event in nothing:  # makes this an asynchronous generator
+            yield event
         raise EngineFailed("no model is open; only the journal may be used", model=self._description.name)
-        yield  # makes this an asynchronous generator
 
     def cancel(self, request_id: str) -> None:
         """Nothing is running."""

@@ -190,11 +190,11 @@ async def _solve_one(
             is_quiet=is_quiet,
         )
         if trace is not None:
+            from orchestrator.api.story import JobStory
             from orchestrator.api.trace import write_trace
 
-            job_id = outcome.result.job_id
-            record, rows = await orchestrator.store.get(job_id), await orchestrator.store.read(job_id)
-            write_trace(Path(trace), record, rows, outcome.result)
+            job_id, kept = outcome.result.job_id, orchestrator.store
+            write_trace(Path(trace), JobStory(await kept.get(job_id), await kept.read(job_id)))
     return print_outcome(outcome, as_json=as_json, is_quiet=is_quiet)
 
 

@@ -14,6 +14,7 @@ from orchestrator.api.terminal.display import showing
 from orchestrator.api.terminal.report import headline, print_result
 from orchestrator.api.terminal.shutdown import stopping_gently
 from orchestrator.api.terminal.watch import JobWatch
+from orchestrator.api.terminal.wording import printable
 from orchestrator.client import Orchestrator
 from orchestrator.errors import InvalidRequest, TtcError
 from orchestrator.events import Event, Publish
@@ -30,10 +31,12 @@ class Outcome(NamedTuple):
     Attributes:
         result: Of the job.
         signal_exit: What to exit with if a signal ended it; None if none did.
+        warning: What the result does not say of itself; empty if nothing.
     """
 
     result: Result
     signal_exit: int | None
+    warning: str = ""
 
 
 async def watched(
@@ -73,7 +76,14 @@ async def watched(
             except TtcError:
                 if not results:
                     raise
-    return Outcome(results[-1], interruption.exit_code)
+    return Outcome(results[-1], interruption.exit_code, _warning(watch))
+
+
+def _warning(watch: JobWatch) -> str:
+    if not watch.num_unscored:
+        return ""
+    reason = f": {printable(watch.score_problem, is_line=True)}" if watch.score_problem else ""
+    return f"the verifier gave no score for {watch.num_unscored} texts{reason}"
 
 
 def print_outcome(outcome: Outcome, *, as_json: bool, is_quiet: bool) -> int:
@@ -93,6 +103,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool, is_quiet: bool) -> int:
             click.echo(headline(result))
     else:
         print_result(result)
+        if outcome.warning:
+            click.echo(f"warning: {outcome.warning}", err=True)
         if result.state is JobState.WAITING:
             click.echo(f"\nanswer with: ttc jobs reply {result.job_id} TEXT; then: ttc jobs resume {result.job_id}")
     if outcome.signal_exit is not None:

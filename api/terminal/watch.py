@@ -34,6 +34,8 @@ class JobWatch:
         policy: Its policy.
         answer: The best answer so far.
         confidence: The policy's confidence in it.
+        num_unscored: Scores that a verifier did not give.
+        score_problem: Why, for the first of them that has a reason.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -51,6 +53,8 @@ class JobWatch:
         self.policy = ""
         self.answer: str | None = None
         self.confidence: float | None = None
+        self.num_unscored = 0
+        self.score_problem = ""
 
     def take(self, event: Event) -> None:
         """Notes an event; unknown kinds are ignored."""
@@ -154,6 +158,9 @@ class JobWatch:
         for unit, answer_class in units:
             if answer_class is not None and f"{position}.{unit}" in self._answers:
                 self._answers[f"{position}.{unit}"] = answer_class
+        if action["type"] == "Score":
+            self.num_unscored += sum(score is None for score in outcome.get("scores", ()))
+            self.score_problem = self.score_problem or next(iter(outcome.get("problems", ())), "")
         if action["type"] == "Propose":
             self.answer, self.confidence = action["answer"]["text"], action["answer"].get("confidence")
 

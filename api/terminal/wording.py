@@ -18,7 +18,8 @@ CAPS: dict[str, str] = {
 }
 """The caps of a budget, in words."""
 
-_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTIONS = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_SHOWN_DIRECTIONS = str.maketrans(dict.fromkeys(_DIRECTIONS, "\ufffd"))
 
 
 def printable(text: str, *, is_line: bool = False) -> str:
@@ -28,14 +29,20 @@ def printable(text: str, *, is_line: bool = False) -> str:
         text: Anything.
         is_line: Also put it on one line.
     """
-    kept = "".join(char if _is_harmless(char) else "\ufffd" for char in text.replace("\r\n", "\n"))
+    text = without_direction(text.replace("\r\n", "\n"))
+    kept = "".join(char if _is_harmless(char) else "\ufffd" for char in text)
     return " ".join(kept.split()) if is_line else kept
 
 
 def _is_harmless(char: str) -> bool:
     if char in "\n\t":
         return True
-    return unicodedata.category(char) not in {"Cc", "Cs"} and char not in _BIDI_CONTROLS
+    return unicodedata.category(char) not in {"Cc", "Cs"}
+
+
+def without_direction(text: str) -> str:
+    """The text with its direction controls, which can make it read as something else, replaced by a visible mark."""
+    return text.translate(_SHOWN_DIRECTIONS)
 
 
 def brief(text: str, width: int = 60) -> str:

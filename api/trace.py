@@ -1,0 +1,170 @@
+"""Writes a job as one HTML page that can be looked at offline: the tree, the votes, the spend, the actions in time.
+
+Texts in it are hostile. They are put into the page as JSON that cannot end its element, the page's script makes text
+nodes of them, and a content security policy lets nothing run or load but that script and that style sheet.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import os
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from orchestrator.api.story import JobStory
+from orchestrator.api.terminal import wording
+from orchestrator.api.terminal.report import ledger_rows
+from orchestrator.errors import InvalidRequest
+from orchestrator.tree import Node
+
+FINISH_WORDS = {
+    "end": "the model ended",
+    "stop": "stop string",
+    "length": "cut: too long",
+    "monitor": "ended by a monitor",
+    "cancelled": "cancelled",
+    "tool_call": "asks for a tool",
+}
+
+Json = dict[str, Any]  # Any: JSON values
+
+
+def write_trace(path: Path, story: JobStory) -> None:
+    """Writes the page; an existing file is replaced at once.
+
+    Raises:
+        InvalidRequest: The file cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+            path.write_text(trace_page(story), encoding="utf-8")
+            return
+        scratch.write_text(trace_page(story), encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise InvalidRequest(
+            f"cannot write --trace {str(path)!r}: {error.strerror}", field="trace", value=str(path)
+        ) from error
+
+
+def trace_page(story: JobStory) -> str:
+    """The page as text."""
+    style, script = _packaged("trace.css"), _packaged("trace.js")
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    parts = {
+        "policy": policy,
+        "title": html.escape(f"{wording.brief(story.spec.problem, 60)} · ttc"),
+        "style": style,
+        "script": script,
+        "data": _embedded(trace_data(story)),
+    }
+    page, *rest = _packaged("trace.html").split("{{")
+    for piece in rest:  # in one pass, so that nothing inside a part is taken for a placeholder
+        name, _, text = piece.partition("}}")
+        page += parts[name] + text
+    return page
+
+
+def trace_data(story: JobStory) -> Json:
+    """What the page shows, as JSON values."""
+    result, spec, chosen = story.result, story.spec, story.chosen
+    params = ", ".join(f"{name}={value}" for name, value in spec.params.items())
+    created = datetime.fromtimestamp(story.record.created_at).isoformat(" ", "minutes")
+    facts: list[tuple[str, str]] = []
+    if result is not None:
+        facts = [("confidence", wording.confidence(result)), ("stopped", wording.stop_reason(result))]
+        facts += [("samples", f"{result.num_samples}")]
+        if result.question is not None:
+            facts.append(("question", result.question))
+    else:
+        facts = [("state", f"{story.record.state.value}, not finished")]
+    models = ", ".join(sorted({node.model for node in story.tree if node.model}))
+    facts += [("models", models or "none asked"), ("seed", str(spec.seed))]
+    policy = f"{spec.policy} ({params})" if params else spec.policy
+    return {
+        "kicker": f"{policy} · job {story.record.id} · {created}",
+        "problem": spec.problem,
+        "answer": None if result is None else result.text,
+        "facts": facts,
+        "votes": [vote.to_json() for vote in story.votes()],
+        "caps": _caps(story),
+        "nodes": [_node(story, node) for node in story.tree],
+        "path": [] if chosen is None else [node.id for node in chosen.path()],
+        "actions": [note.to_json() for note in story.actions],
+        "wall_s": story.usage.wall_s,
+        "ledger": [] if result is None else ledger_rows(result),
+        "finish_words": FINISH_WORDS,
+    }
+
+
+def _caps(story: JobStory) -> list[Json]:
+    usage, budget = story.usage, story.spec.budget.to_json()
+    spent = {
+        "max_output_tokens": usage.output_tokens,
+        "max_total_tokens": usage.total_tokens,
+        "max_model_calls": usage.model_calls,
+        "max_tool_calls": usage.tool_calls,
+        "max_usd": usage.usd,
+        "max_flops": usage.flops,
+        "max_seconds": usage.wall_s,
+    }
+    return [
+        {
+            "name": wording.CAPS[cap],
+            "share": value / budget[cap] if budget[cap] else 1.0,
+            "words": f"{wording.amount(cap, value)} of {wording.amount(cap, budget[cap])}",
+        }
+        for cap, value in spent.items()
+        if cap in budget
+    ]
+
+
+def _node(story: JobStory, node: Node) -> Json:
+    return {
+        "id": node.id,
+        "parent": None if node.parent is None else node.parent.id,
+        "messages": [[message.role, message.content] for message in node.messages],
+        "text": node.text,
+        "forced": node.forced,
+        "model": node.model,
+        "finish": None if node.finish is None else node.finish.value,
+        "finish_detail": node.finish_detail,
+        "output_tokens": node.output_tokens,
+        "logprob": node.logprob,
+        "answer": node.answer,
+        "answer_class": node.answer_class or node.answer,
+        "scores": dict(story.tree.scores(node)),
+    }
+
+
+def _embedded(data: Json) -> str:
+    """JSON that is safe inside a script element: nothing in it can end the element or open a comment."""
+    text = json.dumps(_visible(data), ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _visible(value: Any) -> Any:  # Any: a JSON value
+    """The same, with characters that would change the direction of text made visible."""
+    if isinstance(value, str):
+        return wording.without_direction(value)
+    if isinstance(value, dict):
+        return {wording.without_direction(str(key)): _visible(item) for key, item in value.items()}
+    return [_visible(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _packaged(name: str) -> str:
+    return resources.files("orchestrator.api").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
