@@ -152,6 +152,14 @@ async def test_the_same_prompt_again_comes_from_the_cache(engine: LlamaCppEngine
     assert (await engine.health()).cached_prompt_tokens == length - 1
 
 
+async def test_a_prompt_longer_than_what_may_stay_idle_is_still_read_once(open_one: OpenEngine) -> None:
+    engine = await open_one(idle_cells=10, max_sequences=3)
+    await run(engine, request(n=5, max_tokens=4))
+    health = await engine.health()
+    assert health.recomputed_tokens == 0
+    assert health.resident_kv_cells <= 10
+
+
 async def test_another_salt_shares_nothing(engine: LlamaCppEngine) -> None:
     await run(engine, request(cache_salt="one"))
     reply = await run(engine, request(cache_salt="two"))

@@ -247,6 +247,7 @@ class DecodeLoop:
         """One batch, and a piece of other work; False if there was nothing to do."""
         self._expire()
         self._admit()
+        self.cache.trim_idle()
         has_worked = self._advance_chore()
         runnable = [task for task in self._live if not task.is_held]
         if runnable:

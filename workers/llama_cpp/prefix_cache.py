@@ -75,18 +75,24 @@ class PrefixCache:
         memory: The cells.
         num_cells: How many there are.
         num_sequences: Sequence ids [0, num_sequences) may be used.
+        max_idle_cells: Most cells that neither a live sequence nor a tree uses; None for no limit. Occupied cells cost
+            every step of every sequence a little, even where they are masked.
     """
 
-    def __init__(self, memory: Memory, *, num_cells: int, num_sequences: int) -> None:
+    def __init__(
+        self, memory: Memory, *, num_cells: int, num_sequences: int, max_idle_cells: int | None = None
+    ) -> None:
         self._memory = memory
         self._num_cells = num_cells
         self._num_sequences = num_sequences
+        self._max_idle_cells = num_cells if max_idle_cells is None else max_idle_cells
         self._free_ids = list(range(num_sequences - 1, -1, -1))
         self._roots: dict[str, Node] = {}
         self._held: set[Node] = set()
         self._leases: set[Lease] = set()
         self._tree_nodes: dict[str, set[Node]] = {}
         self._ghosts: dict[int, None] = {}
+        self._may_be_idle = False
         self._clock = 0
         self._used = 0
         self.peak_cells = 0
@@ -193,6 +199,7 @@ class PrefixCache:
             self._held.add(node)
         else:
             self._free(lease.sequence)
+        self._may_be_idle = True
 
     def release(self, tree_id: str, *, keep: Iterable[Sequence[int]] = ()) -> None:
         """Unpins the prefixes of a tree, except those on the way to ``keep``."""
@@ -207,6 +214,16 @@ class PrefixCache:
             node.trees.discard(tree_id)
         if pinned & kept:
             self._tree_nodes[tree_id] = pinned & kept
+        self._may_be_idle = True
+
+    def trim_idle(self) -> None:
+        """Evicts what is idle beyond the limit; call it once those that go on from a closed sequence have begun."""
+        if not self._may_be_idle or self._used <= self._max_idle_cells:
+            return
+        self._may_be_idle = False
+        excess = self.idle_cells() - self._max_idle_cells
+        while excess > 0:  # what is idle is a subtree of idle nodes, so an unpinned leaf exists and goes first
+            excess -= self._evict()
 
     def clear(self) -> None:
         """Evicts everything; no sequence may be live."""
@@ -272,6 +289,10 @@ class PrefixCache:
             node = stack.pop()
             yield node
             stack.extend(node.children.values())
+
+    def idle_cells(self) -> int:
+        """Cells that neither a live sequence nor a tree uses."""
+        return sum(len(node.tokens) for node in self._nodes() if not node.locks and not node.trees)
 
     def _touch(self, lease: Lease) -> None:
         self._clock += 1
@@ -341,8 +362,8 @@ class PrefixCache:
         self._memory.remove(sequence, 0)
         self._free_ids.append(sequence)
 
-    def _evict(self, *, is_remembered: bool = True) -> None:
-        """Drops the least recently used leaf that no lease needs, unpinned ones first."""
+    def _evict(self, *, is_remembered: bool = True) -> int:
+        """Drops the least recently used leaf that no lease needs, unpinned ones first; returns the cells freed."""
         node = min(self._held, key=lambda leaf: (bool(leaf.trees), leaf.last_used))
         parent, holder = node.parent, node.holder
         assert parent is not None
@@ -360,10 +381,11 @@ class PrefixCache:
         self.evicted_tokens += len(node.tokens)
         if parent.parent is None or parent.children or parent.leases:
             self._free(holder)
-            return
-        self._memory.remove(holder, node.start)
-        parent.holder = holder
-        self._held.add(parent)
+        else:
+            self._memory.remove(holder, node.start)
+            parent.holder = holder
+            self._held.add(parent)
+        return len(node.tokens)
 
     def _remember(self, node: Node) -> None:
         path = [*node.path()]

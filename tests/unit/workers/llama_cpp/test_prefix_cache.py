@@ -63,10 +63,11 @@ class PrefixCacheMachine(RuleBasedStateMachine):
 
     live = Bundle("live")
 
-    @initialize(num_cells=st.integers(12, 60), num_sequences=st.integers(1, 6))
-    def open(self, num_cells: int, num_sequences: int) -> None:
+    @initialize(num_cells=st.integers(12, 60), num_sequences=st.integers(1, 6), idle=st.none() | st.integers(0, 20))
+    def open(self, num_cells: int, num_sequences: int, idle: int | None) -> None:
         self.memory = CellMemory(num_cells)
-        self.cache = PrefixCache(self.memory, num_cells=num_cells, num_sequences=num_sequences)
+        self.cache = PrefixCache(self.memory, num_cells=num_cells, num_sequences=num_sequences, max_idle_cells=idle)
+        self.idle = idle
         self.leases: dict[Lease, str] = {}
         self.num_sequences = num_sequences
 
@@ -102,6 +103,11 @@ class PrefixCacheMachine(RuleBasedStateMachine):
             if keep:
                 assert self.cache.match(lease.tokens, salt=salt) == len(lease.tokens)
 
+    @rule()
+    def trim_idle(self) -> None:
+        self.cache.trim_idle()
+        assert self.idle is None or self.cache.idle_cells() <= self.idle
+
     @rule(tree_id=TREES, keep=st.lists(TOKENS, max_size=2))
     def release(self, tree_id: str, keep: list[list[int]]) -> None:
         self.cache.release(tree_id, keep=keep)
@@ -130,9 +136,11 @@ TestPrefixCache.settings = settings(
 class Books:
     """A cache and its memory, used the way the decode loop uses them."""
 
-    def __init__(self, *, num_cells: int = 100, num_sequences: int = 8) -> None:
+    def __init__(self, *, num_cells: int = 100, num_sequences: int = 8, max_idle_cells: int | None = None) -> None:
         self.memory = CellMemory(num_cells)
-        self.cache = PrefixCache(self.memory, num_cells=num_cells, num_sequences=num_sequences)
+        self.cache = PrefixCache(
+            self.memory, num_cells=num_cells, num_sequences=num_sequences, max_idle_cells=max_idle_cells
+        )
 
     def start(self, tokens: Sequence[int], *, tree_id: str = "", salt: str = "") -> Lease:
         lease = self.cache.acquire(tokens, limit=len(tokens), tree_id=tree_id, salt=salt)
@@ -145,6 +153,7 @@ class Books:
 
     def run(self, tokens: Sequence[int], *, tree_id: str = "", salt: str = "") -> None:
         self.cache.close(self.start(tokens, tree_id=tree_id, salt=salt))
+        self.cache.trim_idle()
         self.cache.check_integrity()
 
 
@@ -200,6 +209,18 @@ def test_release_keeps_the_pins_on_the_way_to_what_is_kept() -> None:
     books.run([3, 3, 3, 3])
     assert books.cache.match([1, 1, 1, 8]) == 4
     assert books.cache.match([1, 1, 1, 7]) == 3
+
+
+def test_what_no_tree_uses_is_kept_up_to_a_limit_only() -> None:
+    books = Books(max_idle_cells=4)
+    books.run([1, 1, 1], tree_id="tree")
+    books.run([2, 2, 2])
+    books.run([3, 3, 3])
+    assert [books.cache.match([token] * 3) for token in (1, 2, 3)] == [3, 0, 3]
+    books.cache.release("tree")
+    books.cache.trim_idle()
+    books.cache.check_integrity()
+    assert books.cache.idle_cells() == 3
 
 
 def test_when_everything_is_pinned_the_oldest_pinned_prefix_makes_room() -> None:
