@@ -71,7 +71,7 @@ class Stopwatch:
     """Makes a `Run` of what happens until `stop`."""
 
     def __init__(self) -> None:
-        self._watch = Stopwatch(), time.process_time()
+        self._started = time.perf_counter(), time.process_time()
 
     def stop(self, tokens: int) -> Run:
         """The measurement."""
