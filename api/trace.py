@@ -1,4 +1,4 @@
-"""Writes a job as one HTML page that can be looked at offline: the tree, the votes, the spend, the actions in time.
+"""A job as one HTML page that can be looked at offline: the tree, the votes, the spend, the actions in time.
 
 Texts in it are hostile. They are put into the page as JSON that cannot end its element, the page's script makes text
 nodes of them, and a content security policy lets nothing run or load but that script and that style sheet.
@@ -10,16 +10,13 @@ import base64
 import hashlib
 import html
 import json
-import os
 from datetime import datetime
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from orchestrator.api.story import JobStory
 from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.report import ledger_rows
-from orchestrator.errors import InvalidRequest
 from orchestrator.tree import Node
 
 FINISH_WORDS = {
@@ -32,26 +29,6 @@ FINISH_WORDS = {
 }
 
 Json = dict[str, Any]  # Any: JSON values
-
-
-def write_trace(path: Path, story: JobStory) -> None:
-    """Writes the page; an existing file is replaced at once.
-
-    Raises:
-        InvalidRequest: The file cannot be written.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
-            path.write_text(trace_page(story), encoding="utf-8")
-            return
-        scratch.write_text(trace_page(story), encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise InvalidRequest(
-            f"cannot write --trace {str(path)!r}: {error.strerror}", field="trace", value=str(path)
-        ) from error
 
 
 def trace_page(story: JobStory) -> str:

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from orchestrator.errors import InvalidRequest
 
@@ -33,6 +39,10 @@ class OpenAISettings(BaseModel):
 
     base_url: str | None = Field(None, description="Used when a model specification names no address")
     api_key: SecretStr | None = Field(None, description="Sent to base_url only, never to an address given elsewhere")
+    options: dict[str, Any] = Field(  # Any: checked by the engine, which knows their types
+        default_factory=dict,
+        description="More options of the engine, as JSON: context_length, prompt_usd, output_usd, api, fan_out, ...",
+    )
 
 
 class Settings(BaseSettings):
@@ -91,5 +101,7 @@ def read_settings(**overrides: Any) -> Settings:  # Any: values of several types
         raise InvalidRequest(
             f"setting {'.'.join(parts)} ({name}) = {shown} is not valid: {problem['msg']}", field=name
         ) from None
+    except SettingsError as error:
+        raise InvalidRequest(f"a TTC_ variable cannot be read: {error}", field="TTC_") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path} is not valid TOML: {error}", field="TTC_CONFIG", value=str(path)) from None

@@ -16,8 +16,15 @@ import click
 
 from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.console import result_console
-from orchestrator.api.terminal.options import ModelChoice, json_option, model_options, store_options, store_path
-from orchestrator.api.terminal.running import check_writable, print_outcome, watched
+from orchestrator.api.terminal.options import (
+    ModelChoice,
+    existing_store_path,
+    json_option,
+    model_options,
+    store_options,
+)
+from orchestrator.api.terminal.page_file import check_writable, write_page
+from orchestrator.api.terminal.running import print_outcome, watched
 from orchestrator.config import read_settings
 from orchestrator.errors import InvalidRequest, JobConflict
 from orchestrator.store import JobRecord, JobState, Store
@@ -81,16 +88,16 @@ def show(*, job_id: str, full: bool, trace: str | None, store: str | None, as_js
     from orchestrator.api.terminal.story_text import print_story
 
     if trace is not None:
-        check_writable(Path(trace), option="--trace")
+        check_writable(Path(trace))
 
     async def read(opened: Store) -> JobStory:
         return JobStory(await opened.get(job_id), await opened.read(job_id))
 
     story = _with_store(store, read)
     if trace is not None:
-        from orchestrator.api.trace import write_trace
+        from orchestrator.api.trace import trace_page
 
-        write_trace(Path(trace), story)
+        write_page(Path(trace), trace_page(story))
     if as_json:
         click.echo(json.dumps(story.to_json(), indent=2))
     else:
@@ -127,7 +134,7 @@ def resume(
     choice = ModelChoice.of_options(model, large, verifier_model)
 
     async def work() -> int:
-        async with _store(store_path(store, settings)) as opened:
+        async with _store(existing_store_path(store)) as opened:
             record = await opened.get(job_id)
             if record.state.is_terminal:
                 raise JobConflict(f"job {job_id!r} is {record.state.value}; there is nothing to resume", job_id=job_id)
@@ -164,7 +171,7 @@ def reply(*, job_id: str, text: str, store: str | None, as_json: bool) -> None:
     from orchestrator.client import Orchestrator
 
     async def work() -> None:
-        async with Orchestrator.offline(store=store_path(store)) as orchestrator:
+        async with Orchestrator.offline(store=existing_store_path(store)) as orchestrator:
             await orchestrator.reply(job_id, text)
 
     asyncio.run(work())
@@ -280,7 +287,7 @@ def _with_store(given: str | None, use: Callable[[Store], Coroutine[Any, Any, _T
     """What ``use`` makes of the store; Any: coroutines neither take nor yield values here."""
 
     async def work() -> _T:
-        async with _store(store_path(given)) as store:
+        async with _store(existing_store_path(given)) as store:
             return await use(store)
 
     return asyncio.run(work())

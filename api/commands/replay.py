@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from orchestrator.api.terminal import wording
-from orchestrator.api.terminal.options import json_option, store_options, store_path
+from orchestrator.api.terminal.options import existing_store_path, json_option, store_options
+from orchestrator.api.terminal.page_file import check_writable, write_page
 from orchestrator.api.terminal.report import headline
-from orchestrator.api.terminal.running import check_writable
 from orchestrator.errors import JobConflict, ReplayDiverged
 from orchestrator.job import Result
 
@@ -32,8 +32,8 @@ def replay(*, job_id: str, trace: str | None, store: str | None, as_json: bool) 
       ttc replay "$(ttc jobs list --json --limit 1 | jq -r '.[0].id')" --trace tree.html
     """  # noqa: D301  # click wants the character
     if trace is not None:
-        check_writable(Path(trace), option="--trace")
-    stored, replayed = asyncio.run(_replayed(job_id, store_path(store), trace))
+        check_writable(Path(trace))
+    stored, replayed = asyncio.run(_replayed(job_id, existing_store_path(store), trace))
     differences = _differences(stored, replayed)
     if as_json:
         agrees = not differences
@@ -61,9 +61,9 @@ async def _replayed(job_id: str, kept_in: str, trace: str | None) -> tuple[Resul
             )
         replayed = await orchestrator.replay(job_id)
     if trace is not None:
-        from orchestrator.api.trace import write_trace
+        from orchestrator.api.trace import trace_page
 
-        write_trace(Path(trace), story)
+        write_page(Path(trace), trace_page(story))
     return story.result, replayed
 
 

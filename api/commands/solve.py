@@ -13,10 +13,11 @@ import click
 
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.options import ModelChoice, json_option, model_options, store_options, store_path
+from orchestrator.api.terminal.page_file import check_writable, write_page
 from orchestrator.api.terminal.problems import is_json_lines, read_problems, read_text
-from orchestrator.api.terminal.running import NO_ANSWER, check_writable, print_outcome, watched
+from orchestrator.api.terminal.running import NO_ANSWER, print_outcome, watched
 from orchestrator.config import Settings, read_settings
-from orchestrator.errors import InvalidRequest
+from orchestrator.errors import InvalidRequest, StoreFailed
 
 _MAX_CONCURRENCY = 1024
 
@@ -131,7 +132,7 @@ def solve(
     if not text.strip():
         raise InvalidRequest("the problem is empty; give a question or a task", field="problem", value="")
     if trace is not None:
-        check_writable(Path(trace), option="--trace")
+        check_writable(Path(trace))
     return asyncio.run(
         _solve_one(text, asking, choice, kept_in, settings, as_json=as_json, is_quiet=quiet, trace=trace)
     )
@@ -189,13 +190,18 @@ async def _solve_one(
             lambda on_event: orchestrator.solve(text, **asking.arguments(), on_event=on_event),
             is_quiet=is_quiet,
         )
-        if trace is not None:
+        page: str | None = None
+        if trace is not None and not isinstance(outcome.result.error, StoreFailed):
             from orchestrator.api.story import JobStory
-            from orchestrator.api.trace import write_trace
+            from orchestrator.api.trace import trace_page
 
             job_id, kept = outcome.result.job_id, orchestrator.store
-            write_trace(Path(trace), JobStory(await kept.get(job_id), await kept.read(job_id)))
-    return print_outcome(outcome, as_json=as_json, is_quiet=is_quiet)
+            page = trace_page(JobStory(await kept.get(job_id), await kept.read(job_id)))
+    try:
+        return print_outcome(outcome, as_json=as_json, is_quiet=is_quiet)
+    finally:
+        if trace is not None and page is not None:
+            write_page(Path(trace), page)
 
 
 def _solve_many(

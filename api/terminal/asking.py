@@ -65,7 +65,8 @@ class Asking:
         Raises:
             CallerError: One has a value that cannot be used, or two contradict each other.
         """
-        spec = registry.load_policy(policy or settings.policy)
+        policy = settings.policy if policy is None else policy
+        spec = registry.load_policy(policy)
         params = _parameters(parameters)
         if count is not None:
             _put(params, _count_parameter(spec), count, option="-n")
@@ -85,7 +86,7 @@ class Asking:
             )
         spec.params(params | ({"verifier": verifier} if _takes_verifier(spec, verifier) else {}))
         return cls(
-            policy=policy or settings.policy,
+            policy=policy,
             params=params,
             budget=Budget.parse(budget or "", target_confidence=target_confidence),
             verifier=verifier,
@@ -110,11 +111,7 @@ class Asking:
             changed = replace(changed, params=changed.params | params)
         if (budget := row.get("budget")) is not None:
             _require(isinstance(budget, str | dict), "budget", budget, "text like tokens=2000, or an object")
-            target = self.budget.target_confidence
-            parsed = Budget.parse(budget) if isinstance(budget, str) else Budget.from_json(budget)
-            if parsed.target_confidence is None and target is not None:
-                parsed = replace(parsed, target_confidence=target)
-            changed = replace(changed, budget=parsed)
+            changed = replace(changed, budget=_budget(budget, target_confidence=self.budget.target_confidence))
         if (seed := row.get("seed")) is not None:
             _require(isinstance(seed, int) and not isinstance(seed, bool), "seed", seed, "a whole number")
             changed = replace(changed, seed=seed)
@@ -132,6 +129,14 @@ class Asking:
             "max_sample_tokens": self.max_sample_tokens,
             "seed": self.seed,
         }
+
+
+def _budget(given: str | Json, *, target_confidence: float | None) -> Budget:
+    """A budget as text, or as an object with the same names."""
+    if isinstance(given, dict):
+        target_confidence = given.get("target_confidence", target_confidence)
+        given = ",".join(f"{name}={value}" for name, value in given.items() if name != "target_confidence")
+    return Budget.parse(given, target_confidence=target_confidence)
 
 
 def _parameters(given: Sequence[str]) -> Json:

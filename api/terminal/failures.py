@@ -29,12 +29,8 @@ _LISTINGS = {
 }
 """Which command lists what exists, by the kind of an unknown name."""
 
-_WAYS_OUT = {
-    "store_failed": "--store PATH keeps jobs elsewhere, --no-store keeps none",
-    "problem": "ttc solve PROBLEM, --file FILE, or text on stdin",
-    "budget": "for instance --budget tokens=2000,seconds=60,usd=0.01",
-    "policy_parameter": "ttc policies NAME lists its parameters",
-}
+_WAYS_OUT = {"store_failed": "--store PATH keeps jobs elsewhere; ttc solve --no-store keeps none"}
+"""By code of the error."""
 
 
 def report(error: BaseException, *, as_json: bool, log_file: Path | None) -> int:
@@ -44,6 +40,9 @@ def report(error: BaseException, *, as_json: bool, log_file: Path | None) -> int
         The exit code.
     """
     error = _innermost(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return _BAD_USAGE
     if isinstance(error, TtcError):
         fields, code = error.fields(), mapping_of(error).exit_code
         hint = _hint(error)
@@ -83,9 +82,7 @@ def _hint(error: TtcError) -> str:
     if isinstance(error, UnknownName):
         listing = _LISTINGS.get(error.kind)
         return f"{listing} shows what there is" if listing else ""
-    if error.code in _WAYS_OUT:
-        return _WAYS_OUT[error.code]
-    return _WAYS_OUT.get(str(error.fields().get("field", "")), "")
+    return _WAYS_OUT.get(error.code, "")
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from orchestrator.config import Settings, read_settings
-from orchestrator.errors import InvalidRequest
+from orchestrator.errors import InvalidRequest, StoreFailed
 from orchestrator.stores.opening import default_store_path
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
@@ -49,6 +50,19 @@ def store_path(given: str | None, settings: Settings | None = None) -> str:
     if given is not None and not given.strip():
         raise InvalidRequest("--store is empty; write a path, or --no-store", field="store", value=given)
     return given or (settings or read_settings()).store or str(default_store_path())
+
+
+def existing_store_path(given: str | None) -> str:
+    """`store_path`, for commands that only look: a store that is named must be there.
+
+    Raises:
+        StoreFailed: There is no file of that name.
+    """
+    path = store_path(given)
+    file = path.removeprefix("sqlite:").removeprefix("//")
+    if given is not None and path != "memory:" and "://" not in path and not Path(file).expanduser().exists():
+        raise StoreFailed(f"there is no store at {file!r}", path=file)
+    return path
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -16,7 +14,7 @@ from orchestrator.api.terminal.shutdown import stopping_gently
 from orchestrator.api.terminal.watch import JobWatch
 from orchestrator.api.terminal.wording import printable
 from orchestrator.client import Orchestrator
-from orchestrator.errors import InvalidRequest, TtcError
+from orchestrator.errors import CallerError, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.job import Result
 from orchestrator.store import JobState
@@ -96,6 +94,8 @@ def print_outcome(outcome: Outcome, *, as_json: bool, is_quiet: bool) -> int:
         TtcError: What made the job fail; it is printed by whoever prints errors.
     """
     result = outcome.result
+    if isinstance(result.error, CallerError):  # nothing was spent that is worth a report
+        raise result.error
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     elif is_quiet:
@@ -111,21 +111,3 @@ def print_outcome(outcome: Outcome, *, as_json: bool, is_quiet: bool) -> int:
         return outcome.signal_exit
     result.raise_for_error()
     return 0 if result.text is not None else NO_ANSWER
-
-
-def check_writable(path: Path, *, option: str) -> None:
-    """Makes sure before anything is spent that a file can be written.
-
-    Raises:
-        InvalidRequest: It cannot.
-    """
-    try:
-        is_new = not path.exists()
-        with path.open("ab"):
-            pass
-        if is_new:
-            os.unlink(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        name = option.lstrip("-")
-        raise InvalidRequest(f"cannot write {option} {str(path)!r}: {reason}", field=name, value=str(path)) from error
