@@ -2,22 +2,71 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TREE := build/tree
+PYTEST := $(BIN)/python -m pytest
+FOLDERS := policies verifiers routers workers api bench
+
+# A problem of GSM8K's test set (Cobbe et al., 2021; MIT licence); its answer is 3.
+export PROBLEM ?= A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?
+DEMO_MODEL := qwen2.5-coder-0.5b
+DEMO_BUDGET := tokens=2000
 
 .DEFAULT_GOAL := help
-.PHONY: help check tree
+.PHONY: help demo check test test-unit bench soak clean tree test-model
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  (PYTHON=$(PYTHON), VENV=$(VENV); PROBLEM='...' is what make demo asks)"
+
+demo: $(VENV)/.local ## set everything up and solve a math problem on this machine's CPU, under a token cap
+	@$(BIN)/ttc models pull $(DEMO_MODEL) >/dev/null
+	$(BIN)/ttc solve "$$PROBLEM" --model $(DEMO_MODEL) --policy adaptive_consistency --budget $(DEMO_BUDGET)
+
+check: $(VENV)/.dev tree ## lint, format, types, import arrows; edits nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(TREE) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p orchestrator
+	cd $(TREE) && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config $(CURDIR)/pyproject.toml
+
+test: $(VENV)/.dev test-model ## run all tests, with a real model and a real server
+	$(PYTEST) -m "not soak" --durations=15 $(ARGS)
+
+test-unit: $(VENV)/.dev ## run the tests that need no model, no server and no process to kill
+	$(PYTEST) tests/unit tests/contract -m "not soak and not model and not server and not crash" $(ARGS)
+
+bench: $(VENV)/.dev ## run the smoke suite (under 10 minutes) and assemble docs/benchmarks/README.md
+	$(BIN)/python -m orchestrator.bench
+
+soak: $(VENV)/.dev test-model ## run the long counts (hours) and write docs/benchmarks/soak.md
+	$(BIN)/python -m orchestrator.bench.soak
+
+clean: ## remove the environment and everything that was made; pulled models stay
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(FOLDERS) orchestrator tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: made once, and installed again only when pyproject.toml has changed.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; say which: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.local: pyproject.toml | $(BIN)/python
+	@echo "installing; where no wheel of llama-cpp-python is at hand it is compiled now, which takes minutes"
+	@$(PIP) install --editable '.[local]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing; where no wheel of llama-cpp-python is at hand it is compiled now, which takes minutes"
+	@$(PIP) install --editable '.[local,dev]'
+	@touch $(VENV)/.local $@
+
+test-model:
+	@$(BIN)/ttc models pull smollm2-135m >/dev/null
 
 # The folders are installed inside one package; tools that read files see the tree as installed through links.
 tree:
 	@rm -rf $(TREE) && mkdir -p $(TREE)/orchestrator
 	@ln -s $(CURDIR)/orchestrator/* $(TREE)/orchestrator/
-	@for floor in policies verifiers routers workers api bench; do ln -s $(CURDIR)/$$floor $(TREE)/orchestrator/$$floor; done
-
-check: tree ## lint, types, import arrows; edits nothing
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	cd $(TREE) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml -p orchestrator
-	cd $(TREE) && PYTHONPATH=. $(abspath $(BIN))/lint-imports --config $(CURDIR)/pyproject.toml
+	@for folder in $(FOLDERS); do ln -s $(CURDIR)/$$folder $(TREE)/orchestrator/$$folder; done
