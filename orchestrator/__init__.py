@@ -1,9 +1,9 @@
 """Test-time-compute orchestration: decides, per query, how much inference compute to spend, and on what.
 
-    from orchestrator import Budget, Orchestrator
+from orchestrator import Budget, Orchestrator
 
-    async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
-        result = await ttc.solve("What is 17 * 23?", budget=Budget(max_output_tokens=2000))
+async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
+    result = await ttc.solve("What is 17 * 23?", budget=Budget(max_output_tokens=2000))
 """
 
 from orchestrator.actions import Answer

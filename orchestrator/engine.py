@@ -207,6 +207,7 @@ class ModelDescription:
         cost: Parameters, shape and prices, for the cost models.
         tokenizer: Fingerprint of the vocabulary; equal fingerprints mean equal token ids. None if unknown.
         capabilities: What `Engine.generate` can do.
+        shares_prompt: Whether the prompt is read (and billed) once for all samples of a request.
     """
 
     name: str
@@ -215,6 +216,7 @@ class ModelDescription:
     cost: ModelCost = field(default_factory=ModelCost)
     tokenizer: str | None = None
     capabilities: frozenset[Capability] = frozenset()
+    shares_prompt: bool = True
 
     @property
     def counts_exactly(self) -> bool:

@@ -38,7 +38,7 @@ from orchestrator.actions import (
     Start,
 )
 from orchestrator.errors import ReplayDiverged
-from orchestrator.policy import importable_name
+from orchestrator.isolation import importable_name
 from orchestrator.store import JournalRow
 from orchestrator.tree import Node
 from orchestrator.usage import Usage

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from orchestrator.actions import Action, Answer
 from orchestrator.engine import Message
 from orchestrator.errors import InvalidRequest
+from orchestrator.isolation import importable_name
 from orchestrator.tree import Node
 
 if TYPE_CHECKING:
@@ -138,6 +140,9 @@ class PolicySpec:
     @property
     def import_name(self) -> str | None:
         """``module:function`` if it can be imported again after a crash, else None."""
+        module, name = self.function.__module__, self.function.__qualname__
+        if module != "__main__" and getattr(sys.modules.get(module), name, None) is self:
+            return f"{module}:{name}"
         return importable_name(self.function)
 
 
@@ -187,14 +192,6 @@ def as_policy(value: PolicySpec | PolicyFunction) -> PolicySpec:
         stops_at_confidence=True,
         roles=(),
     )
-
-
-def importable_name(function: Callable[..., Any]) -> str | None:
-    """``module:name`` of a function that another process can import; None for closures, lambdas and scripts."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", "<lambda>")
-    if module in {None, "__main__"} or "<" in name:
-        return None
-    return f"{module}:{name}"
 
 
 def _first_line(function: Callable[..., Any]) -> str:

@@ -114,6 +114,11 @@ class Jobs(Protocol):
 class Journals(Protocol):
     """The journals of jobs."""
 
+    @property
+    def is_durable(self) -> bool:
+        """Whether rows outlive the process; where they do not, nobody can resume, and progress marks are left out."""
+        ...
+
     async def append(
         self,
         job_id: str,

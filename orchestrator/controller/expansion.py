@@ -211,8 +211,11 @@ class Expansion:
 
     def _group_of(self, unit: Unit) -> tuple[str, int]:
         """Samples of one group share a request. Those that a window lets in later come one by one, also on resume."""
-        is_late = self._parallel is not None and unit.index >= self._parallel
-        return unit.parent.id, unit.index if is_late else 0
+        comes_alone = self._parallel is not None and unit.index >= self._parallel
+        # Where each sample is a request to a server, it reads and pays for the prompt itself.
+        comes_alone |= not self._description.shares_prompt
+        comes_alone |= not self._description.counts_exactly and bool(self._action.stop or self._action.monitors)
+        return unit.parent.id, unit.index if comes_alone else 0
 
     def _in_flight(self) -> int:
         """Samples that count against `parallel`: in order, all that have not been delivered."""

@@ -28,6 +28,11 @@ class Recorder:
         self._lock = asyncio.Lock()
         self._failure: TtcError | None = None
 
+    @property
+    def needs_marks(self) -> bool:
+        """Whether anybody could ever resume from progress marks."""
+        return self._journals.is_durable
+
     def add(self, kind: str, data: dict[str, Any]) -> None:  # Any: JSON values
         """Notes a row; it is durable after the next `flush`."""
         self._pending.append(JournalRow(self._next_seq, kind, data))

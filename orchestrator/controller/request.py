@@ -201,6 +201,8 @@ class Request:
             self._run.emit("delta", {"node": unit.node_id, "text": delta.text, "tokens": delta.num_tokens})
             if unit.parent.id == self._run.committed:
                 self._run.emit("answer_delta", {"text": delta.text})
+        if not self._run.recorder.needs_marks:
+            return
         now = self._run.clock.monotonic()
         if unit.tokens - unit.marked >= MARK_TOKENS or now - self._last_mark_at >= MARK_SECONDS:
             await self._mark(now)

@@ -91,6 +91,11 @@ class MemoryStore:
         self._check_open()
         self._jobs.pop(job_id, None)
 
+    @property
+    def is_durable(self) -> bool:
+        """Nothing outlives the process."""
+        return False
+
     async def append(
         self,
         job_id: str,

@@ -153,6 +153,11 @@ class SqliteStore:
 
     # Journals
 
+    @property
+    def is_durable(self) -> bool:
+        """A file outlives the process."""
+        return True
+
     async def append(
         self,
         job_id: str,

@@ -131,7 +131,8 @@ class Transcript:
     def _take(self, event: GenerationEvent) -> None:
         match event:
             case Prefilled():
-                assert self.prefilled is None, "Prefilled comes once"
+                is_exact = self._engine.describe().counts_exactly
+                assert self.prefilled is None or not is_exact, "Prefilled comes once from an engine that counts exactly"
                 assert 0 <= event.cached_tokens <= event.prompt_tokens
                 self.prefilled = event
             case Delta():

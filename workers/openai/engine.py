@@ -99,6 +99,7 @@ class OpenAIEngine:
             context_length=context_length,
             cost=options.model_cost,
             capabilities=_capabilities(options, dialect, can_continue=can_continue),
+            shares_prompt=_sends_n(options, dialect) and dialect.honours_n is not False,
         )
         self._transport = Transport(
             options.model_copy(update={"name": self._description.name}), clock=clock or SystemClock()
@@ -257,9 +258,7 @@ class OpenAIEngine:
     def _groups(self, request: GenerateRequest, samples: Sequence[RemoteSample]) -> list[list[RemoteSample]]:
         """Which samples share a request to the server."""
         watches_from_here = bool(request.monitors) or (bool(request.stop) and not self._dialect.keeps_stop)
-        wants_one = self._options.fan_out == "n" or (
-            self._options.fan_out == "auto" and not self._dialect.shares_prefixes
-        )
+        wants_one = _sends_n(self._options, self._dialect)
         if len(samples) < 2 or watches_from_here or not wants_one or self._honours_n is False:
             return [[sample] for sample in samples]
         by_limit: dict[int, list[RemoteSample]] = {}
@@ -314,6 +313,11 @@ class OpenAIEngine:
 
     def _closed(self) -> EngineFailed:
         return EngineFailed("the engine is closed", model=self._description.name, is_retryable=False)
+
+
+def _sends_n(options: OpenAIOptions, dialect: Dialect) -> bool:
+    """Whether several samples are asked for in one request, so that the prompt is read once."""
+    return options.fan_out == "n" or (options.fan_out == "auto" and not dialect.shares_prefixes)
 
 
 def _capabilities(options: OpenAIOptions, dialect: Dialect, *, can_continue: bool) -> frozenset[Capability]:

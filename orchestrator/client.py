@@ -1,0 +1,574 @@
+"""The Python SDK: opens models and a store, runs jobs in this process, and hands back results.
+
+async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
+result = await ttc.solve("What is 17 * 23?", budget=Budget(max_output_tokens=2000))
+print(result.text, result.confidence)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from orchestrator import registry
+from orchestrator.actions import Answer
+from orchestrator.answers import AnswerClasses, AnswerReader
+from orchestrator.budget import UNLIMITED, Budget
+from orchestrator.clock import Clock, SystemClock
+from orchestrator.config import Settings, read_settings
+from orchestrator.controller import JobRun, Recorder, RunContext
+from orchestrator.engine import Engine, Message
+from orchestrator.errors import CallerError, InvalidRequest, JobConflict, TtcError, from_fields
+from orchestrator.events import Event, Publish
+from orchestrator.fleet import Fleet
+from orchestrator.isolation import KillablePool
+from orchestrator.job import JobSpec, Result, StopReason
+from orchestrator.journal import Recording
+from orchestrator.ledger import Ledger
+from orchestrator.models import open_model
+from orchestrator.offline import OfflineFleet
+from orchestrator.policy import PolicyFunction, PolicySpec, as_policy
+from orchestrator.sampling import Sampling
+from orchestrator.scoring_guard import GuardedVerifier, guarded
+from orchestrator.store import JobRecord, JobState, JournalRow, Store
+from orchestrator.stores import new_job_id, new_owner, open_store
+from orchestrator.tree import Node, Tree
+from orchestrator.usage import Usage
+from orchestrator.verifier import Candidate, Verifier, open_verifier
+
+_LOG = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+"""A controller that writes nothing for so long loses its job to whoever asks for it."""
+
+VerifierLike = str | Verifier | Callable[[Candidate], Any]
+"""A registered name, a verifier, or a function. Any: float, bool, None or an awaitable of them."""
+
+
+class Orchestrator:
+    """Runs jobs in this process.
+
+    Args:
+        model: The small model: a catalogue name, a GGUF file, ``engine:target``, or an engine. None for the
+            configured one.
+        large: The large model, for policies that escalate.
+        roles: Further models by role (``verifier``, ``embedder``, ``draft``, ``target``).
+        store: Where jobs are kept: a store, a path, or None for memory only (nothing survives the process).
+        tools: Functions that policies may call, by name.
+        ledger: A ledger above all jobs (a tenant's); None for no common cap.
+        settings: The configuration; None to read it.
+        clock: Time.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Engine | None = None,
+        *,
+        large: str | Path | Engine | None = None,
+        roles: Mapping[str, str | Path | Engine] | None = None,
+        store: str | Path | Store | None = None,
+        tools: Mapping[str, Callable[..., Any]] | None = None,  # Any: JSON values in and out
+        ledger: Ledger | None = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings or read_settings()
+        wanted: dict[str, str | Path | Engine | None] = {
+            "small": model or self.settings.model,
+            "large": large or self.settings.large,
+            **(roles or {}),
+        }
+        self._wanted = {role: value for role, value in wanted.items() if value is not None}
+        self._given_store = store
+        self._tools = dict(tools or {})
+        self._ledger = ledger
+        self._clock = clock or SystemClock()
+        self._owner = new_owner()
+        self._fleet: Fleet | None = None
+        self._store: Store | None = None
+        self._opened: list[Engine] = []
+        self._readers: dict[str, AnswerReader] = {}
+        self._verifiers: dict[str, GuardedVerifier] = {}
+        self._pool: KillablePool | None = None
+        self._runs: dict[str, JobRun] = {}
+
+    @classmethod
+    def offline(cls, *, store: str | Path | Store, settings: Settings | None = None) -> Self:
+        """One that opens a store and no model: to replay jobs, to reply to them, to read them.
+
+        Args:
+            store: Where the jobs are.
+            settings: The configuration; None to read it.
+        """
+        orchestrator = cls(store=store, settings=settings)
+        orchestrator._wanted.clear()
+        return orchestrator
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._store = await open_store(self._given_store)
+            if self._wanted:
+                self._fleet = await self._open_fleet()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _open_fleet(self) -> Fleet:
+        engines: dict[str, Engine] = {}
+        roles: dict[str, str] = {}
+        by_spec: dict[str, str] = {}
+        for role, wanted in self._wanted.items():
+            if isinstance(wanted, str | Path):
+                name = by_spec.get(str(wanted))
+                if name is None:
+                    engine = await open_model(str(wanted), settings=self.settings)
+                    self._opened.append(engine)
+                    name = by_spec[str(wanted)] = _free_name(engine.describe().name, engines)
+                    engines[name] = engine
+            else:
+                name = next((known for known, engine in engines.items() if engine is wanted), None)
+                if name is None:
+                    name = _free_name(wanted.describe().name, engines)
+                    engines[name] = wanted
+            roles[role] = name
+        return Fleet(engines, roles)
+
+    async def aclose(self) -> None:
+        """Cancels what runs and closes what was opened here; engines and stores that were passed in stay open."""
+        for run in tuple(self._runs.values()):
+            run.cancel()
+        for engine in self._opened:
+            await engine.aclose()
+        self._opened.clear()
+        for closable in (*self._readers.values(), *self._verifiers.values(), self._pool):
+            if closable is not None and (close := getattr(closable, "aclose", None)) is not None:
+                await close()
+        self._readers.clear()
+        self._verifiers.clear()
+        if self._store is not None and self._store is not self._given_store:
+            await self._store.aclose()
+
+    @property
+    def fleet(self) -> Fleet:
+        """The open models."""
+        if self._fleet is None and not self._wanted:
+            raise InvalidRequest("this orchestrator is offline: it has no model", field="model")
+        if self._fleet is None:
+            raise InvalidRequest("open the orchestrator first: async with Orchestrator(...) as ttc", field="self")
+        return self._fleet
+
+    @property
+    def store(self) -> Store:
+        """The open store."""
+        if self._store is None:
+            raise InvalidRequest("open the orchestrator first: async with Orchestrator(...) as ttc", field="self")
+        return self._store
+
+    # -- jobs --------------------------------------------------------------------------------------------------
+
+    async def solve(
+        self,
+        problem: str,
+        *,
+        policy: str | PolicySpec | PolicyFunction | None = None,
+        params: Mapping[str, Any] | None = None,  # Any: each policy names the types of its own
+        budget: Budget | str | None = None,
+        verifier: VerifierLike | None = None,
+        answer: str = "auto",
+        messages: Iterable[Message] | None = None,
+        sampling: Sampling | None = None,
+        max_sample_tokens: int | None = None,
+        seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        on_event: Publish | None = None,
+    ) -> Result:
+        """Solves one problem.
+
+        Args:
+            problem: The question or task.
+            policy: A name, or a generator function; None for the configured one.
+            params: The policy's parameters.
+            budget: Caps; a string is read like the command line's ``--budget``.
+            verifier: A name, a verifier or a function that scores candidates; the policy must take one.
+            answer: How answers are read: auto, boxed, number, choice, code, json, text, or regex:PATTERN.
+            messages: The conversation to show to models; by default the problem with an instruction on how to state
+                the answer.
+            sampling: Overrides the policy's own sampling.
+            max_sample_tokens: Most tokens per sample.
+            seed: All randomness derives from it.
+            labels: Kept with the job.
+            on_event: Called with every event; must not block.
+
+        Raises:
+            CallerError: The request cannot be carried out; nothing was spent.
+            RunFailure: The job failed; its record in the store tells what was spent.
+        """
+        spec, decided, checked = self._prepare(
+            problem,
+            policy=policy,
+            params=params,
+            budget=budget,
+            verifier=verifier,
+            answer=answer,
+            messages=messages,
+            sampling=sampling,
+            max_sample_tokens=max_sample_tokens,
+            seed=seed,
+            labels=labels,
+        )
+        result = await self._run_new(spec, decided, checked, on_event)
+        return result.raise_for_error()
+
+    async def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`
+        """Solves one problem and yields its events; the last one is ``result``. Options as for `solve`.
+
+        Leaving the iteration early cancels the job.
+        """
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        failure: list[TtcError] = []
+
+        async def work() -> None:
+            try:
+                await self.solve(problem, **options, on_event=queue.put_nowait)
+            except TtcError as error:
+                failure.append(error)
+            finally:
+                queue.put_nowait(None)
+
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(work())
+            try:
+                while (event := await queue.get()) is not None:
+                    yield event
+            finally:
+                task.cancel()
+        if failure and isinstance(failure[0], CallerError):
+            raise failure[0]
+
+    async def solve_many(
+        self,
+        problems: Iterable[str],
+        *,
+        concurrency: int = 8,
+        **options: Any,  # Any: as for `solve`
+    ) -> AsyncIterator[tuple[int, Result | TtcError]]:
+        """Solves many problems at once and yields (index, result or error) as they are done. Options as for `solve`."""
+        queue: asyncio.Queue[tuple[int, Result | TtcError]] = asyncio.Queue()
+        gate = asyncio.Semaphore(concurrency)
+
+        async def work(index: int, problem: str) -> None:
+            async with gate:
+                try:
+                    queue.put_nowait((index, await self.solve(problem, **options)))
+                except TtcError as error:
+                    queue.put_nowait((index, error))
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(work(index, problem)) for index, problem in enumerate(problems)]
+            try:
+                for _ in running:
+                    yield await queue.get()
+            finally:
+                for task in running:
+                    task.cancel()
+
+    async def resume(self, job_id: str, *, on_event: Publish | None = None, force: bool = False) -> Result:
+        """Goes on with a job whose process died, or that waited for a person; nothing journaled is bought again.
+
+        Raises:
+            UnknownName: There is no such job.
+            JobConflict: It is finished, or another process works on it (``force`` takes it all the same).
+        """
+        record = await self.store.get(job_id)
+        spec = JobSpec.from_json(record.spec)
+        if record.state.is_terminal:
+            raise JobConflict(f"job {job_id!r} is {record.state.value}; there is nothing to resume", job_id=job_id)
+        if not spec.is_resumable:
+            raise JobConflict(
+                f"job {job_id!r} ran a policy that cannot be imported again ({spec.policy}); run it anew", job_id=job_id
+            )
+        decided = registry.load_policy(spec.policy)
+        checked = decided.params(spec.params)
+        epoch = await self.store.claim(job_id, self._owner, lease_s=LEASE_S, force=force)
+        rows = await self.store.read(job_id)
+        result = await self._run(job_id, spec, decided, checked, epoch=epoch, rows=rows, on_event=on_event)
+        return result.raise_for_error()
+
+    async def replay(self, job_id: str, *, on_event: Publish | None = None) -> Result:
+        """Runs a job again from its journal alone: no model is asked, nothing is spent or written.
+
+        Raises:
+            UnknownName: There is no such job.
+            ReplayDiverged: The policy now asks for something else than it did.
+        """
+        record = await self.store.get(job_id)
+        spec = JobSpec.from_json(record.spec)
+        decided = registry.load_policy(spec.policy)
+        rows = await self.store.read(job_id)
+        checked = decided.params(spec.params)
+        return await self._run(
+            job_id,
+            spec,
+            decided,
+            checked,
+            epoch=record.epoch,
+            rows=rows,
+            on_event=on_event,
+            fleet=OfflineFleet(spec.models),
+        )
+
+    async def reply(self, job_id: str, text: str) -> None:
+        """Answers a job that waits for a person; `resume` lets it go on.
+
+        Raises:
+            JobConflict: It does not wait.
+        """
+        record = await self.store.get(job_id)
+        if record.state is not JobState.WAITING:
+            raise JobConflict(f"job {job_id!r} is {record.state.value}, not waiting for a person", job_id=job_id)
+        rows = await self.store.read(job_id)
+        recording = Recording(rows)
+        position = max(recording.actions)
+        epoch = await self.store.claim(job_id, self._owner, lease_s=LEASE_S)
+        data = {
+            "a": position,
+            "action": recording.actions[position].action,
+            "outcome": {"reply": text},
+            "t": recording.elapsed_s,
+        }
+        row = JournalRow(recording.next_seq, "done", data)
+        await self.store.append(job_id, epoch, [row], state=JobState.QUEUED)
+
+    def register_verifier(self, name: str, verifier: Verifier | Callable[[Candidate], Any]) -> None:
+        """Makes a verifier available to policies under a name. Any: see `VerifierLike`."""
+        self._verifiers[name] = guarded(verifier)
+
+    def cancel(self, job_id: str) -> bool:
+        """Ends a job that runs here, with its best answer so far; False if none of that id does."""
+        run = self._runs.get(job_id)
+        if run is not None:
+            run.cancel()
+        return run is not None
+
+    def cancel_all(self) -> None:
+        """Ends every job that runs here."""
+        for run in tuple(self._runs.values()):
+            run.cancel()
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self,
+        problem: str,
+        *,
+        policy: str | PolicySpec | PolicyFunction | None,
+        params: Mapping[str, Any] | None,  # Any: see `solve`
+        budget: Budget | str | None,
+        verifier: VerifierLike | None,
+        answer: str,
+        messages: Iterable[Message] | None,
+        sampling: Sampling | None,
+        max_sample_tokens: int | None,
+        seed: int,
+        labels: Mapping[str, str] | None,
+    ) -> tuple[JobSpec, PolicySpec, BaseModel]:
+        if not isinstance(problem, str):
+            raise InvalidRequest(f"the problem must be text, not {type(problem).__name__}", field="problem")
+        name = policy if isinstance(policy, str) else None if policy is not None else self.settings.policy
+        decided = registry.load_policy(name) if name is not None else as_policy(policy)  # type: ignore[arg-type]  # not a name
+        values = dict(params or {})
+        if verifier is not None:
+            values["verifier"] = self._register(verifier, decided)
+        checked = decided.params(values)
+        caps = Budget.parse(budget) if isinstance(budget, str) else budget or UNLIMITED
+        self._check(decided, caps, checked)
+        reader = self._reader(answer)
+        default_tokens = max_sample_tokens or self.settings.max_sample_tokens
+        if max_sample_tokens is None and caps.max_output_tokens is not None:
+            default_tokens = min(default_tokens, max(256, caps.max_output_tokens // 8))
+        spec = JobSpec(
+            problem=problem,
+            messages=tuple(messages) if messages is not None else _conversation(problem, reader),
+            policy=name or decided.import_name or f"<{decided.name}>",
+            params=values,
+            fingerprint=decided.fingerprint(checked),
+            budget=caps,
+            seed=seed,
+            answer_kind=answer,
+            sampling=sampling,
+            max_sample_tokens=default_tokens,
+            models={role: str(value) for role, value in self._wanted.items() if isinstance(value, str | Path)},
+            labels=dict(labels or {}),
+        )
+        return spec, decided, checked
+
+    def _check(self, decided: PolicySpec, budget: Budget, params: BaseModel) -> None:
+        if budget.target_confidence is not None and not decided.stops_at_confidence:
+            able = [name for name in registry.names("policy") if registry.load_policy(name).stops_at_confidence]
+            raise InvalidRequest(
+                f"policy {decided.name!r} has no estimate of its confidence to stop at; policies that have: "
+                f"{', '.join(able)}",
+                field="target_confidence",
+                value=budget.target_confidence,
+            )
+        for role in decided.roles:
+            self.fleet.resolve(role)
+        verifier = getattr(params, "verifier", None)
+        if isinstance(verifier, str):
+            self._verifier(verifier)
+
+    def _register(self, verifier: VerifierLike, decided: PolicySpec) -> str:
+        fields = decided.params_type.model_fields
+        if "verifier" not in fields and decided.params_type.model_config.get("extra") != "allow":
+            raise InvalidRequest(
+                f"policy {decided.name!r} uses no verifier; choose one that does (see: ttc policies)", field="verifier"
+            )
+        if isinstance(verifier, str):
+            return verifier
+        wrapped = guarded(verifier)
+        self._verifiers[wrapped.name] = wrapped
+        return wrapped.name
+
+    def _verifier(self, name: str) -> GuardedVerifier:
+        if name not in self._verifiers:
+            self._verifiers[name] = guarded(open_verifier(name))
+        return self._verifiers[name]
+
+    def _reader(self, kind: str) -> AnswerReader:
+        if kind not in self._readers:
+            self._readers[kind] = registry.load("answer reader", "default")(kind)
+        return self._readers[kind]
+
+    def _compute_pool(self) -> KillablePool:
+        if self._pool is None:
+            self._pool = KillablePool(num_workers=1)
+        return self._pool
+
+    async def _run_new(
+        self, spec: JobSpec, decided: PolicySpec, checked: BaseModel, on_event: Publish | None
+    ) -> Result:
+        now = self._clock.time()
+        record = JobRecord(id=new_job_id(), spec=spec.to_json(), created_at=now, updated_at=now)
+        await self.store.create(record)
+        epoch = await self.store.claim(record.id, self._owner, lease_s=LEASE_S)
+        return await self._run(record.id, spec, decided, checked, epoch=epoch, rows=[], on_event=on_event)
+
+    async def _run(
+        self,
+        job_id: str,
+        spec: JobSpec,
+        decided: PolicySpec,
+        checked: BaseModel,
+        *,
+        epoch: int,
+        rows: list[JournalRow],
+        on_event: Publish | None,
+        fleet: OfflineFleet | None = None,
+    ) -> Result:
+        is_offline = fleet is not None
+        recording = Recording(rows)
+        reader = self._reader(spec.answer_kind)
+        context = RunContext(
+            job_id=job_id,
+            spec=spec,
+            fleet=fleet or self.fleet,
+            ledger=Ledger(spec.budget, parent=None if is_offline else self._ledger),
+            recorder=Recorder(self.store, job_id=job_id, epoch=epoch, next_seq=recording.next_seq, publish=on_event),
+            recording=recording,
+            tree=Tree(Node(id="0", messages=spec.messages)),
+            reader=reader,
+            classes=AnswerClasses(reader),
+            clock=self._clock,
+            started_at=self._clock.monotonic() - recording.elapsed_s,
+            publish=on_event,
+            tools=self._tools,
+        )
+        run = JobRun(context, decided, checked, verifier=self._verifier, pool=self._compute_pool, is_offline=is_offline)
+        if on_event is not None:
+            on_event(Event("started", {"job_id": job_id, "policy": decided.name, "spec": spec.to_json()}))
+        self._runs[job_id] = run
+        try:
+            return await run.run()
+        finally:
+            del self._runs[job_id]
+
+
+def solve_sync(
+    problem: str,
+    *,
+    model: str | Path | Engine | None = None,
+    large: str | Path | Engine | None = None,
+    store: str | Path | Store | None = None,
+    **options: Any,  # Any: as for `Orchestrator.solve`
+) -> Result:
+    """`Orchestrator.solve` for code without an event loop; opens and closes the models each time.
+
+    Raises:
+        InvalidRequest: It is called from a running event loop.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise InvalidRequest("solve_sync cannot run inside an event loop; await Orchestrator.solve there", field="self")
+
+    async def work() -> Result:
+        async with Orchestrator(model, large=large, store=store) as orchestrator:
+            return await orchestrator.solve(problem, **options)
+
+    return asyncio.run(work())
+
+
+def stored_result(record: JobRecord) -> Result | None:
+    """The result of a finished job as the store has it, without its tree; None while it is unfinished."""
+    data = record.result
+    if data is None:
+        return None
+    spec = JobSpec.from_json(record.spec)
+    return Result(
+        job_id=record.id,
+        state=record.state,
+        answer=Answer(
+            data["answer"],
+            confidence=data["confidence"],
+            confidence_kind=data["confidence_kind"],
+            alternatives=tuple((item["answer"], item["share"]) for item in data["alternatives"]),
+        ),
+        stop_reason=StopReason(data["stop_reason"]),
+        limited_by=data["limited_by"],
+        usage=Usage.from_json(data["usage"]),
+        budget=spec.budget,
+        tree=Tree(Node(id="0", messages=spec.messages)),
+        error=None if data["error"] is None else from_fields(data["error"]),
+        question=data["question"],
+        num_samples=data["num_samples"],
+    )
+
+
+def _conversation(problem: str, reader: AnswerReader) -> tuple[Message, ...]:
+    if not reader.instruction:
+        return (Message("user", problem),)
+    return (Message("system", reader.instruction), Message("user", problem))
+
+
+def _free_name(name: str, taken: Mapping[str, Engine]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}#{number}"
+    return free
