@@ -17,6 +17,8 @@ import pytest
 from orchestrator.errors import ModelUnavailable
 from orchestrator.workers.catalogue import Catalogue
 
+from .shell import Shell
+
 
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
@@ -64,3 +66,9 @@ def _wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None
             assert process.poll() is None, log.read_text(errors="replace")[-2000:]
             assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
             time.sleep(0.2)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A user's shell in an empty folder."""
+    return Shell(tmp_path)
