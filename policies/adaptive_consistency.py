@@ -6,20 +6,19 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from orchestrator.actions import Cancel, Next, Propose, Start, Stream
+from orchestrator.actions import Propose, Samples
 from orchestrator.policies.sample_params import SampleParams
-from orchestrator.policies.voting import Votes
+from orchestrator.policies.voting import Votes, votes_to_reach
 from orchestrator.policy import Policy, PolicyContext, Query, policy
-from orchestrator.tree import Node
 
 
 class AdaptiveConsistencyParams(SampleParams):
-    """Parameters of `adaptive_consistency`; the defaults are the paper's, except `parallel` (1 there)."""
+    """Parameters of `adaptive_consistency`; the defaults are the paper's."""
 
     max_samples: int = Field(40, ge=1, le=200, description="Most samples")
     min_samples: int = Field(1, ge=1, le=200, description="Samples drawn before it may stop")
     confidence: float = Field(0.95, gt=0, lt=1, description="Stop at this posterior; the job's target goes first")
-    parallel: int = Field(4, ge=1, le=64, description="Samples in flight; those cut off at the stop are paid for")
+    parallel: int = Field(8, ge=1, le=64, description="Most samples in flight; never more than a stop still needs")
     rule: Literal["beta", "dirichlet"] = Field(
         "beta", description="Posterior that the leader beats its closest rival, or all rivals at once (stricter)"
     )
@@ -36,28 +35,30 @@ class AdaptiveConsistencyParams(SampleParams):
     params=AdaptiveConsistencyParams,
     source="Aggarwal et al., 2023, arXiv:2305.11860",
     stops_at_confidence=True,
+    version=2,
 )
 def adaptive_consistency(query: Query, ctx: PolicyContext[AdaptiveConsistencyParams]) -> Policy:
     """Samples until the leading answer is the majority with the wanted probability.
 
-    Votes count in the order asked for, so short answers get no head start. Samples without an answer do not vote;
+    Draws the very samples that the paper's one-at-a-time rule draws, several at once: no more than would all have to
+    agree with the leader before the rule could stop, so none is drawn in vain. Samples without an answer do not vote;
     if none has one, see `Votes.answer`.
     """
     params = ctx.params
     target = params.confidence if ctx.target_confidence is None else ctx.target_confidence
     posterior = Votes.majority_posterior if params.rule == "beta" else Votes.dirichlet_posterior
     votes, proposed = Votes(), None
-    stream: Stream = yield Start(params.expand([query.root], params.max_samples), parallel=params.parallel)
-    while True:
-        sample: Node | None = yield Next(stream)
-        if sample is None:
-            return votes.answer(confidence=posterior(votes))
-        votes.add(sample)
+    while votes.num_samples < params.max_samples:
+        # The Dirichlet posterior is never above the cheaper Beta one, so what the latter needs is needed in any case.
+        needed = max(1, votes_to_reach(target, votes), params.min_samples - votes.num_samples)
+        wanted = min(needed, params.parallel, params.max_samples - votes.num_samples)
+        samples: Samples = yield params.expand([query.root], wanted)
+        for sample in samples:
+            votes.add(sample)
         if votes.leader != proposed:
             proposed = votes.leader
             yield Propose(votes.answer(confidence=posterior(votes)))
-        # The Dirichlet posterior is never above the cheaper Beta one.
-        may_stop = votes.num_samples >= params.min_samples and (votes.majority_posterior() or 0.0) >= target
-        if may_stop and (reached := posterior(votes) or 0.0) >= target:
-            yield Cancel(stream)
-            return votes.answer(confidence=reached)
+        has_enough = votes.num_samples >= params.min_samples and votes_to_reach(target, votes) == 0
+        if samples.is_partial or (has_enough and (posterior(votes) or 0.0) >= target):
+            break
+    return votes.answer(confidence=posterior(votes))

@@ -152,6 +152,15 @@ def leader_probability(leader: int, runner_up: int) -> float:
     return outcomes / (1 << throws)
 
 
+def votes_to_reach(target: float, votes: Votes) -> int:
+    """How many more votes, all for the leader, bring its Beta posterior to ``target``; 0 if it is there."""
+    leader, rival = map(_whole, votes.top_two)
+    more = 0
+    while leader_probability(leader + more, rival) < target:
+        more += 1
+    return more
+
+
 def dirichlet_leader_probability(leader: int, rivals: Sequence[int]) -> float:
     """P(p_1 > max_j p_j) for shares p ~ Dirichlet(votes + 1) over the classes seen, exactly.
 

@@ -11,13 +11,14 @@ import signal
 import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator import Budget, Orchestrator, Result
+from orchestrator import Answer, Budget, Orchestrator, PolicyContext, Query, Result
+from orchestrator.actions import Expand, Next, Propose, Start
 from orchestrator.engine import Delta, GenerateRequest, GenerationEvent, Prefilled
 from orchestrator.journal import LOST_ALLOWANCE_TOKENS
 from orchestrator.store import JobState
@@ -32,7 +33,22 @@ POLICIES: list[tuple[str, dict[str, Any]]] = [
     ("early_stopping", {"max_samples": 10, "window": 3}),
     ("best_of_n", {"n": 4, "verifier": "generative"}),
     ("budget_forcing", {}),
+    (f"{__name__}:streaming", {}),
 ]
+
+
+def streaming(query: Query, ctx: PolicyContext[Any]) -> Generator[Any, Any, Any]:
+    """Two streams that are read in turn to their ends (what is cut off in flight has no text to compare)."""
+    first = yield Start(Expand([query.root], num_samples=6), parallel=3)
+    second = yield Start(Expand([query.root], num_samples=4, forced="Let me see. "), parallel=2)
+    votes: Counter[str] = Counter()
+    for turn in range(15):
+        node = yield Next(second if turn % 3 == 2 else first)
+        if node is not None and node.answer_class is not None:
+            votes.update([node.answer_class])
+            yield Propose(Answer(votes.most_common(1)[0][0]))
+    return Answer(votes.most_common(1)[0][0]) if votes else None
+
 
 IDLE, WRITING, DECODING = 0, 1, 2
 
@@ -87,7 +103,9 @@ class WatchedEngine(ScriptedEngine):
 
 
 def an_engine(flags: Flags) -> WatchedEngine:
-    engine = WatchedEngine(arithmetic(accuracy=0.6), latency=Latency(prefill_s=0.004, token_s=0.0005, jitter=0.5), tokens_per_delta=8)
+    engine = WatchedEngine(
+        arithmetic(accuracy=0.6), latency=Latency(prefill_s=0.004, token_s=0.0005, jitter=0.5), tokens_per_delta=8
+    )
     engine.flags = flags
     return engine
 
@@ -124,7 +142,9 @@ def is_over(pid: int) -> int | None:
 
 async def uninterrupted(policy: str, params: dict[str, Any], seed: int) -> Result:
     async with Orchestrator(an_engine(Flags())) as ttc:
-        return await ttc.solve(PROBLEM, policy=policy, params=params, seed=seed, budget=Budget(max_output_tokens=100_000))
+        return await ttc.solve(
+            PROBLEM, policy=policy, params=params, seed=seed, budget=Budget(max_output_tokens=100_000)
+        )
 
 
 async def replayed(path: Path) -> tuple[Result, dict[str, Any], JobState]:
@@ -134,7 +154,9 @@ async def replayed(path: Path) -> tuple[Result, dict[str, Any], JobState]:
         return await ttc.replay(record.id), record.result or {}, record.state
 
 
-def kill_and_resume(path: Path, flags: Flags, case: tuple[str, dict[str, Any], int], rng: random.Random, life_s: float) -> list[int]:
+def kill_and_resume(
+    path: Path, flags: Flags, case: tuple[str, dict[str, Any], int], rng: random.Random, life_s: float
+) -> list[int]:
     """Kills up to three lives at uniformly random moments, lets the last one finish; says what each kill hit."""
     hit: list[int] = []
     for _ in range(3):
@@ -156,7 +178,9 @@ def kill_and_resume(path: Path, flags: Flags, case: tuple[str, dict[str, Any], i
 @pytest.mark.slow()
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork in a process whose pytest plugins have threads
-def test_a_job_killed_at_any_moment_resumes_to_the_same_tree_and_pays_only_for_what_was_in_flight(tmp_path: Path) -> None:
+def test_a_job_killed_at_any_moment_resumes_to_the_same_tree_and_pays_only_for_what_was_in_flight(
+    tmp_path: Path,
+) -> None:
     rng = random.Random(20261121)
     hits: Counter[int] = Counter()
     number = 0
@@ -185,4 +209,6 @@ def test_a_job_killed_at_any_moment_resumes_to_the_same_tree_and_pays_only_for_w
         slack = len(hit) * peak * (LOST_ALLOWANCE_TOKENS + prompt)
         assert lost <= in_flight + slack, "lost is no more than what was in flight, and the allowance for it"
     assert hits[WRITING] + hits[DECODING] >= NUM_KILLS / 5, f"kills landed idle: {hits}"
-    print(f"{hits.total()} kills: {hits[DECODING]} in a decode, {hits[WRITING]} in a store write, {hits[IDLE]} elsewhere")
+    print(
+        f"{hits.total()} kills: {hits[DECODING]} in a decode, {hits[WRITING]} in a store write, {hits[IDLE]} elsewhere"
+    )

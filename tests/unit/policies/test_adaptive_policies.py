@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from orchestrator.actions import Cancel, Expand, Snapshot, Start
+from orchestrator.actions import Expand, Snapshot
 from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted, InvalidRequest
 from orchestrator.policies import adaptive_consistency, cascade, early_stopping, expected_samples
@@ -38,7 +41,6 @@ class TestAdaptiveConsistency:
         answer = driver.run(["1", "2", "1", "1", "1", "1", "1", "1"])
         assert driver.num_delivered == 7  # (6, 1) is the first to reach 0.95
         assert answer.confidence == leader_probability(6, 1)
-        assert isinstance(driver.actions[-1], Cancel)
 
     def test_it_stops_at_its_cap(self):
         driver = PolicyDriver(adaptive_consistency, params={"max_samples": 7})
@@ -57,15 +59,30 @@ class TestAdaptiveConsistency:
         assert (answer.text, answer.confidence) == ("2", leader_probability(2, 1))
 
     def test_it_proposes_the_leader_whenever_it_changes(self):
-        driver = PolicyDriver(adaptive_consistency, params={"max_samples": 6})
+        driver = PolicyDriver(adaptive_consistency, params={"max_samples": 6, "parallel": 1})
         driver.run(["1", "2", "2", "1", "1", "3"])
         assert [proposal.text for proposal in driver.proposals] == ["1", "2", "1"]
 
-    def test_it_starts_one_stream_with_the_parallelism_asked_for(self):
-        driver = PolicyDriver(adaptive_consistency, params={"parallel": 1, "max_samples": 3})
-        assert isinstance(driver.action, Start)
-        assert (driver.action.parallel, driver.action.order) == (1, "submission")
-        assert driver.action.expand.counts() == (3,)
+    @pytest.mark.parametrize("parallel", [1, 3, 8, 64])
+    @given(answers=st.lists(st.sampled_from(["1", "1", "1", "2", "3", None]), min_size=40, max_size=40))
+    def test_it_draws_the_samples_of_the_one_at_a_time_rule_and_none_more(
+        self, answers: list[str | None], parallel: int
+    ):
+        votes: Counter[str] = Counter()
+        expected = 0
+        for expected, answer in enumerate(answers, start=1):  # noqa: B007  # its last value is the result
+            votes.update([answer] if answer else [])
+            first, second = [*(count for _, count in votes.most_common(2)), 0, 0][:2]
+            if leader_probability(first, second) >= 0.95:
+                break
+        driver = PolicyDriver(adaptive_consistency, params={"parallel": parallel})
+        driver.run(answers)
+        assert driver.num_delivered == expected
+
+    def test_it_has_no_more_samples_in_flight_than_it_is_told_to(self):
+        driver = PolicyDriver(adaptive_consistency, params={"parallel": 3, "max_samples": 5})
+        driver.run(itertools.cycle(["1", "2"]))
+        assert [action.counts() for action in driver.actions if isinstance(action, Expand)] == [(3,), (2,)]
 
     def test_the_dirichlet_rule_minds_all_rivals(self):
         answers = ["2", "3", "4", "5", *["1"] * 20]
