@@ -195,10 +195,17 @@ class Tree:
         """Scores of a node by verifier."""
         return self._scores.get(node.id, {})
 
-    def kv_tokens(self) -> tuple[int, int]:
-        """Tokens sampled that a KV cache would hold: (each node once, each leaf's whole path)."""
-        unique = sum(node.output_tokens for node in self)
-        logical = sum(leaf.trajectory_tokens for leaf in self.leaves())
+    def kv_tokens(self, root_tokens: Mapping[str, int] | None = None) -> tuple[int, int]:
+        """Tokens a KV cache would hold: (each node once, each leaf's whole path).
+
+        Args:
+            root_tokens: Length of the conversations, by root; those that are left out count as 0.
+        """
+        known = root_tokens or {}
+        leaves = self.leaves()
+        roots_used = {leaf.root.id for leaf in leaves}
+        unique = sum(node.output_tokens for node in self) + sum(known.get(root, 0) for root in roots_used)
+        logical = sum(leaf.trajectory_tokens + known.get(leaf.root.id, 0) for leaf in leaves)
         return unique, logical
 
     def to_json(self) -> list[dict[str, Any]]:

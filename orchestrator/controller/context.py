@@ -54,6 +54,7 @@ class RunContext:
         live_sequences: In flight now.
         peak_sequences: Most that ever were.
         committed: Id of the node whose text is the answer, if the policy said so.
+        root_tokens: Length of the conversations that were read, by root.
         tasks: Where requests run; set while the job runs.
         on_interrupt: Called when `interruption` is set, by those who wait.
     """
@@ -78,6 +79,7 @@ class RunContext:
     live_sequences: int = 0
     peak_sequences: int = 0
     committed: str | None = None
+    root_tokens: dict[str, int] = field(default_factory=dict)
     tasks: asyncio.TaskGroup | None = None
     on_interrupt: set[Callable[[], None]] = field(default_factory=set)
     _num_requests: int = 0

@@ -16,7 +16,16 @@ from orchestrator.actions import Expand
 from orchestrator.controller.context import RunContext
 from orchestrator.controller.purchase import prompt_bound, sample_amount, sample_usage
 from orchestrator.controller.unit import Stage, Unit
-from orchestrator.engine import Capability, Delta, Engine, Finished, FinishReason, GenerateRequest, Prefilled
+from orchestrator.engine import (
+    MAX_UNREAD_TOKENS,
+    Capability,
+    Delta,
+    Engine,
+    Finished,
+    FinishReason,
+    GenerateRequest,
+    Prefilled,
+)
 from orchestrator.errors import BudgetExhausted, EngineFailed, LeaseLost, StoreFailed, TtcError
 from orchestrator.job import StopReason
 from orchestrator.journal import LOST_ALLOWANCE_TOKENS, MARK_SECONDS, MARK_TOKENS
@@ -83,21 +92,23 @@ class Request:
         self._last_mark_at = 0.0
         self._is_cancelled = False
         self._is_forced = False
+        self._num_live = 0
         self.task: asyncio.Task[None] | None = None
 
     async def serve(self) -> None:
         """Sees every unit through to `Stage.FINISHED` or `Stage.FAILED`, or hands it on to another request."""
-        self._run.sequences_changed(len(self._units))
+        self._num_live = len(self._live())
+        self._run.sequences_changed(self._num_live)
         try:
             await self._guarded()
         except asyncio.CancelledError:
+            self._close_forced()
             if not self._is_forced:
                 raise
             assert self.task is not None, "a request that is forced to end runs in a task"
             self.task.uncancel()
-            self._close_forced()
         finally:
-            self._run.sequences_changed(-len(self._units))
+            self._run.sequences_changed(-self._num_live)
             self._on_progress()
 
     def cancel(self) -> None:
@@ -182,8 +193,14 @@ class Request:
         self._was_sent = True
         async with aclosing(self._engine.generate(request)) as events:  # type: ignore[type-var]  # engines use async generators
             async for event in events:
+                if isinstance(event, Delta | Finished) and live[event.index].stage is not Stage.RUNNING:
+                    continue  # the engine has said that this sample is over
                 if isinstance(event, Delta):
                     await self._take(live[event.index], event)
+                    if self._runs_away(live[event.index]):
+                        self._engine.cancel(self.id)
+                        self._end_all()
+                        break
                 elif isinstance(event, Finished):
                     await self._finish(live[event.index], event)
                     if not self._live():
@@ -192,8 +209,15 @@ class Request:
                     self._context_tokens = event.prompt_tokens
                     self._cached_tokens = event.cached_tokens
                     self._has_read_prompt = True
+                    if live[0].parent.is_root and not self._action.forced:
+                        self._run.root_tokens[live[0].parent.id] = event.prompt_tokens
         if self._live():
             raise EngineFailed(f"model {self._model!r} ended its stream too early", model=self._model)
+
+    @staticmethod
+    def _runs_away(unit: Unit) -> bool:
+        """Whether the engine pays no heed to the sample's limit; a little excess may be a matter of counting."""
+        return unit.tokens_before + unit.tokens > unit.grant + MAX_UNREAD_TOKENS
 
     async def _take(self, unit: Unit, delta: Delta) -> None:
         unit.take(delta)
@@ -242,10 +266,16 @@ class Request:
         if node.is_final or self._always_reads_answer:
             node = replace(node, answer=self._run.reader.extract(node.trajectory))
         unit.node = node
-        unit.stage = Stage.FINISHED
+        self._leave(unit, Stage.FINISHED)
         self._longest_done = max(self._longest_done, unit.tokens)
         self._note_sample(unit, {"node": node.to_json()})
         self._on_progress()
+
+    def _leave(self, unit: Unit, stage: Stage) -> None:
+        """The sample is no longer in flight here."""
+        unit.stage = stage
+        self._num_live -= 1
+        self._run.sequences_changed(-1)
 
     def _usage_of(self, unit: Unit, *, is_estimated: bool = False) -> Usage:
         if not self._was_sent:
@@ -283,16 +313,25 @@ class Request:
             return
         _LOG.warning("engine failed; trying again", extra={"model": self._model, "attempt": self._attempt + 1})
         may_continue = Capability.CONTINUE in self._description.capabilities
+        handed_on: list[Unit] = []
         for unit in self._live():
-            unit.paid = self._usage_of(unit, is_estimated=not self._description.counts_exactly)
-            unit.start_over(may_continue=may_continue)
-            if unit.tokens_before >= unit.grant:
-                unit.error, unit.stage = error, Stage.FAILED
-                unit.usage = unit.paid
-                self._note_sample(unit, {"failed": True})
+            if unit.tokens_before + unit.tokens >= unit.grant:
+                if may_continue:  # all its text has come in; only the last event is missing
+                    self._end(unit, FinishReason.LENGTH, None, is_estimated=not self._description.counts_exactly)
+                else:
+                    self._fail_one(unit, error)
                 continue
+            unit.paid = self._usage_of(unit, is_estimated=not self._description.counts_exactly)
+            if not may_continue and unit.text:
+                self._run.emit("delta", {"node": unit.node_id, "text": "", "tokens": 0, "starts_over": True})
+            unit.start_over(may_continue=may_continue)
+            handed_on.append(unit)
+        self._num_live -= len(handed_on)
+        self._run.sequences_changed(-len(handed_on))
+        self._units = [unit for unit in self._units if unit not in handed_on]
+        for unit in handed_on:
             self._spawn(self._another(unit))
-        self._units = [unit for unit in self._units if unit.stage is not Stage.RUNNING]
+        self._on_progress()
 
     def _another(self, unit: Unit) -> Request:
         return Request(
@@ -312,10 +351,14 @@ class Request:
     def _fail(self, error: TtcError) -> None:
         """Live samples end without a result; what they have cost is kept in the books."""
         for unit in self._live():
-            unit.usage = self._usage_of(unit, is_estimated=not self._description.counts_exactly)
-            unit.error, unit.stage = error, Stage.FAILED
-            self._note_sample(unit, {"failed": True})
+            self._fail_one(unit, error)
         self._on_progress()
+
+    def _fail_one(self, unit: Unit, error: TtcError) -> None:
+        unit.usage = self._usage_of(unit, is_estimated=not self._description.counts_exactly)
+        unit.error = error
+        self._leave(unit, Stage.FAILED)
+        self._note_sample(unit, {"failed": error.fields()})
 
     def _end_all(self) -> None:
         """Live samples end with what they have."""
@@ -326,6 +369,6 @@ class Request:
         """The engine did not answer a cancellation: live samples are charged what it may have run ahead."""
         for unit in self._live():
             left = unit.grant - unit.tokens_before
-            if self._description.counts_exactly:
+            if self._was_sent and self._description.counts_exactly:
                 unit.tokens = min(left, unit.tokens + LOST_ALLOWANCE_TOKENS)
             self._end(unit, FinishReason.CANCELLED, None, is_estimated=True)

@@ -413,7 +413,7 @@ class JobRun:
     def _result_of(self, ending: _Ending) -> Result:
         run = self._run
         answer = ending.answer or Answer(None)
-        unique, logical = run.tree.kv_tokens()
+        unique, logical = run.tree.kv_tokens(run.root_tokens)
         usage = replace(
             run.usage,
             wall_s=round(run.elapsed_s, 4),
