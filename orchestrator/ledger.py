@@ -145,6 +145,17 @@ class Ledger:
             ledger.spent += amount
             ledger = ledger.parent
 
+    def take_over(self, spent: Amount, *, known_above: Amount = NOTHING) -> None:
+        """Books what earlier lives of the same work have spent.
+
+        Args:
+            spent: All of it.
+            known_above: The part that the levels above have been charged already.
+        """
+        self.spent += spent
+        if self.parent is not None:
+            self.parent.charge(spent - known_above)
+
     def hold(self, amount: Amount) -> None:
         """Sets the answer reserve of this level (replaces the previous one)."""
         self.held = amount

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from orchestrator.errors import TtcError
+from orchestrator.errors import StoreFailed, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.store import JobState, JournalRow, Journals
 
@@ -51,11 +51,47 @@ class Recorder:
             rows, self._pending = self._pending, []
             if not rows and state is None:
                 return
+            await self._append(rows, state=state, result=result)
+
+    async def let_go(self, state: JobState) -> None:
+        """Gives the job back: rows that are not durable yet are dropped, as if the process had died, and so is the
+        lease.
+
+        Raises:
+            LeaseLost, StoreFailed: As `flush` does.
+        """
+        async with self._lock:
+            self._pending.clear()
+            if self._failure is None:
+                await self._append([], state=state, result=None)
+
+    async def _append(
+        self, rows: list[JournalRow], *, state: JobState | None, result: dict[str, Any] | None  # Any: JSON values
+    ) -> None:
+        """One append, seen through to its end even if the caller is cancelled: nobody may write before it is known
+        where the journal ends."""
+        append = self._journals.append(self._job_id, self._epoch, rows, state=state, result=result)
+        writing = asyncio.ensure_future(append)
+        cancelled: asyncio.CancelledError | None = None
+        while not writing.done():
             try:
-                await self._journals.append(self._job_id, self._epoch, rows, state=state, result=result)
-            except TtcError as error:
-                self._failure = error
-                raise
+                await asyncio.wait([writing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        try:
+            writing.result()
+        except TtcError as error:
+            self._failure = error
+        except Exception as error:  # noqa: BLE001  # rows that are no JSON values, or a store of somebody else's
+            self._failure = StoreFailed(f"the journal of job {self._job_id!r} cannot be written: {error!r}")
+        else:
+            self._tell(rows)
+        if cancelled is not None:
+            raise cancelled
+        if self._failure is not None:
+            raise self._failure
+
+    def _tell(self, rows: list[JournalRow]) -> None:
         if self._publish is not None:
             for row in rows:
                 self._publish(Event.of(row))

@@ -328,7 +328,7 @@ class Request:
             handed_on.append(unit)
         self._num_live -= len(handed_on)
         self._run.sequences_changed(-len(handed_on))
-        self._units = [unit for unit in self._units if unit not in handed_on]
+        self._units = [unit for unit in self._units if unit.stage is not Stage.RUNNING]
         for unit in handed_on:
             self._spawn(self._another(unit))
         self._on_progress()
