@@ -38,6 +38,8 @@ def replay(*, job_id: str, trace: str | None, store: str | None, as_json: bool) 
     if as_json:
         agrees = not differences
         click.echo(json.dumps({"job_id": job_id, "agrees": agrees, "differences": differences, "answer": stored.text}))
+    if isinstance(replayed.error, ReplayDiverged):
+        raise replayed.error
     if differences:
         words = "; ".join(f"{name}: {was!r} then, {now!r} now" for name, (was, now) in differences.items())
         raise ReplayDiverged(f"the replay of job {job_id!r} differs from its result: {words}", position=-1)

@@ -86,7 +86,7 @@ class Shell:
     def run(self, *args: str, stdin: bytes = b"", **options: Any) -> Finished:
         """Runs a command in a process of its own."""
         done = subprocess.run(
-            self.command(*args), input=stdin, capture_output=True, timeout=60, **self.options(options)
+            self.command(*args), check=False, input=stdin, capture_output=True, timeout=60, **self.options(options)
         )
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 
