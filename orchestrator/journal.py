@@ -5,12 +5,14 @@ Rows are JSON values. The kinds, each with its data:
     begin     {a, action, roots}            the policy asked for action number a; work on it may start
     dispatch  {a, r, units, grants, before, prompt, reserved}   request r is about to be sent, with this much reserved
     mark      {a, r, prompt, tokens, t}     how far request r had come: prompt tokens read, tokens by unit
-    sample    {a, i, node, usage, failed}   unit i of action a is finished and paid for
-    done      {a, action, outcome, t}       what the policy was sent (or `error`, what was thrown into it)
+    sample    {a, i, node, usage, failed}   unit i of action a is finished and paid for; `failed` is why it has no node
+    done      {a, action, outcome, t, usage, limited}
+                                            what the policy was sent (or `error`, what was thrown into it); what it
+                                            cost beside samples; the first cap that has bound so far
     lost      {usage, requests}             paid for by a controller that died, and gone
-    final     {result, t}                   the job's end
+    final     {result, t, ended}            the job's end; `ended` if the controller ended the policy: {a, error}
 
-``t`` is the job's own clock: seconds it has run, over all its lives. Actions that cost nothing have a ``done`` row only.
+``t`` is the job's own clock: seconds it has run, over all its lives. Actions that cost nothing have only a ``done`` row.
 """
 
 from __future__ import annotations

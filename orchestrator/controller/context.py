@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.actions import Snapshot
 from orchestrator.answers import AnswerClasses, AnswerReader
+from orchestrator.budget import NOTHING, Amount
 from orchestrator.clock import Clock
 from orchestrator.controller.recorder import Recorder
 from orchestrator.errors import BudgetExhausted, TtcError
@@ -56,6 +57,8 @@ class RunContext:
         committed: Id of the node whose text is the answer, if the policy said so.
         root_tokens: Length of the conversations that were read, by root.
         tasks: Where requests run; set while the job runs.
+        known_above: What the ledgers above this job's have been charged for it already, in an earlier life in this
+            process.
         on_interrupt: Called when `interruption` is set, by those who wait.
     """
 
@@ -81,6 +84,7 @@ class RunContext:
     committed: str | None = None
     root_tokens: dict[str, int] = field(default_factory=dict)
     tasks: asyncio.TaskGroup | None = None
+    known_above: Amount = NOTHING
     on_interrupt: set[Callable[[], None]] = field(default_factory=set)
     _num_requests: int = 0
 

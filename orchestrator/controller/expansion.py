@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 from orchestrator.actions import Expand
 from orchestrator.budget import NOTHING, Amount
@@ -21,7 +19,7 @@ from orchestrator.controller.context import RunContext
 from orchestrator.controller.purchase import amount_of, longest_grant, prompt_bound, sample_amount
 from orchestrator.controller.request import Request
 from orchestrator.controller.unit import Stage, Unit
-from orchestrator.errors import BudgetExhausted, ContextOverflow, TtcError
+from orchestrator.errors import BudgetExhausted, ContextOverflow, TtcError, from_fields
 from orchestrator.job import StopReason
 from orchestrator.journal import RecordedAction
 from orchestrator.ledger import Shortfall
@@ -107,8 +105,9 @@ class Expansion:
                 unit.repeats_prompt = unit.index in settled_prompts
                 continue
             unit.was_paid = True
-            if data.get("failed"):
+            if failure := data.get("failed"):
                 unit.stage = Stage.FAILED
+                unit.error = from_fields(failure) if isinstance(failure, dict) else None
             else:
                 unit.node = Node.from_json(data["node"], {unit.parent.id: unit.parent})
                 unit.stage = Stage.FINISHED
@@ -198,7 +197,7 @@ class Expansion:
                 unit = self._units[self._num_admitted]
                 if self._parallel is not None and self._in_flight() >= self._parallel:
                     break
-                if not unit.was_paid:
+                if not unit.was_paid and not self._overflows(unit):
                     pays_prompt = not admitted or self._group_of(admitted[-1]) != self._group_of(unit)
                     if not self._reserve(unit, pays_prompt=pays_prompt):
                         break
@@ -208,6 +207,20 @@ class Expansion:
         finally:
             for _, group in groupby(admitted, key=self._group_of):
                 self._spawn(self._request(list(group)))
+
+    def _overflows(self, unit: Unit) -> bool:
+        """Whether the model has no room for what the sample is to continue; if so, it alone has failed."""
+        if self._room_after(self._context_of(unit.parent)) >= 1:
+            return False
+        unit.stage = Stage.FAILED
+        unit.error = ContextOverflow(
+            model=self._model,
+            prompt_tokens=self._context_of(unit.parent),
+            context_length=self._description.context_length,
+        )
+        row = {"a": self._position, "i": unit.index, "usage": {}, "failed": unit.error.fields()}
+        self._run.recorder.add("sample", row)
+        return True
 
     def _group_of(self, unit: Unit) -> tuple[str, int]:
         """Samples of one group share a request. Those that a window lets in later come one by one, also on resume."""
@@ -226,7 +239,7 @@ class Expansion:
     def _reserve(self, unit: Unit, *, pays_prompt: bool) -> bool:
         """Sets money aside for a sample; False if it has to wait or nothing fits any more (see `shortfall`)."""
         context = self._context_of(unit.parent)
-        wanted = self._wanted_tokens(context)
+        wanted = self._room_after(context)
         ledger = self._run.ledger
 
         def amount(tokens: int) -> Amount:
@@ -260,14 +273,10 @@ class Expansion:
             self._context_tokens[parent.id] = prompt_bound(self._engine, parent.prompt(forced=self._action.forced))
         return self._context_tokens[parent.id]
 
-    def _wanted_tokens(self, context: int) -> int:
+    def _room_after(self, context: int) -> int:
+        """Tokens a sample may take; less than 1 where the model's context is full."""
         wanted = self._action.max_tokens or self._run.spec.max_sample_tokens
-        granted = longest_grant(self._description, context_tokens=context, wanted=wanted)
-        if granted < 1:
-            raise ContextOverflow(
-                model=self._model, prompt_tokens=context, context_length=self._description.context_length
-            )
-        return granted
+        return longest_grant(self._description, context_tokens=context, wanted=wanted)
 
     def _request(self, units: list[Unit]) -> Request:
         return Request(
@@ -327,14 +336,26 @@ class Expansion:
         assert node is not None, "a finished sample has a node"
         if node.answer is not None:
             node = replace(node, answer_class=await self._run.classes.classify(node.answer))
-            self._run.ledger.hold(NOTHING)  # there is an answer; what was kept back for one can be spent
+            if node.root is self._run.tree.root:  # and not in a conversation on the side
+                self._run.ledger.hold(NOTHING)  # there is an answer; what was kept back for one can be spent
         if not node.is_cut:
             self._run.num_samples += 1
         self._run.tree.add(node)
         return node
 
+    def abandon(self) -> None:
+        """The job's tasks were cancelled, and its requests with them: books what they have cost. Writes nothing, so
+        that the next life finds the journal as a crash leaves it.
+        """
+        self.is_over = True
+        self._run.on_interrupt.discard(self._wake.set)
+        for unit in self._units:
+            if unit.reservation is not None and unit.reservation.is_open:
+                unit.reservation.settle(amount_of(unit.usage))
+
     def _book(self, unit: Unit) -> None:
-        assert unit.reservation is not None, "an admitted sample has money"
+        if unit.reservation is None:
+            return  # it could not even be admitted
         unit.reservation.settle(amount_of(unit.usage))
         self._run.add_usage(unit.usage)
         if unit.usage.overrun_tokens:
@@ -360,7 +381,3 @@ class Expansion:
             raise self.shortfall
         if self._last_error is not None and not has_nodes:
             raise self._last_error
-
-    def limits(self) -> Mapping[str, Any]:  # Any: JSON values
-        """Why fewer samples were delivered than asked for."""
-        return {} if self.shortfall is None else {"limited": self.shortfall.limit}

@@ -22,9 +22,11 @@ from orchestrator.engine import (
     ScoresTokens,
     Tokenizes,
     TokenScores,
+    check_capabilities,
     require,
 )
-from orchestrator.errors import BudgetExhausted, CapabilityMissing, EngineFailed
+from orchestrator.errors import BudgetExhausted, CallerError, EngineFailed
+from orchestrator.job import StopReason
 from orchestrator.journal import LOST_ALLOWANCE_TOKENS
 from orchestrator.ledger import Reservation
 from orchestrator.sampling import GREEDY, Sampling, derived_seed
@@ -76,14 +78,19 @@ class JobMeter:
                     deadline_s=self._run.remaining_s,
                 )
             )
+        for request in requests:
+            check_capabilities(request, engine.describe())
         self._num_bought += len(requests)
         reservations = await self._reserve(engine, [(request.prompt, max_tokens) for request in requests])
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self._one(name, engine, request, reservation))
-                for request, reservation in zip(requests, reservations, strict=True)
-                if reservation is not None
-            ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(self._one(name, engine, request, reservation))
+                    for request, reservation in zip(requests, reservations, strict=True)
+                    if reservation is not None
+                ]
+        finally:
+            _refund(reservations)  # of those that were cancelled before they began
         results = iter(running)
         return [None if reservation is None else next(results).result() for reservation in reservations]
 
@@ -92,27 +99,47 @@ class JobMeter:
     ) -> Sequence[TokenScores | None]:
         """Log probabilities of given texts; see `orchestrator.verifier.Meter`."""
         name, engine = self._run.fleet.resolve(model)
-        scorer = require(engine, ScoresTokens, fleet=self._run.fleet)
-        tokenizer = require(engine, Tokenizes, fleet=self._run.fleet)
+        scorer = require(engine, ScoresTokens, fleet=self._run.fleet)  # type: ignore[type-abstract]  # a protocol is the point
+        tokenizer = require(engine, Tokenizes, fleet=self._run.fleet)  # type: ignore[type-abstract]
         ids = [tokenizer.tokenize(text) for text in continuations]
         reservations = await self._reserve(
             engine, [(prompt, 0) for prompt in prompts], extra_prompt=[len(tokens) for tokens in ids]
         )
-        results: list[TokenScores | None] = []
-        for prompt, tokens, reservation in zip(prompts, ids, reservations, strict=True):
-            if reservation is None:
-                results.append(None)
-                continue
-            scores = None
-            try:
-                scores = await scorer.score_tokens(prompt, tokens)
-            except EngineFailed:
-                _LOG.warning("verifier model failed", extra={"model": name})
-            read = scores.prompt_tokens if scores else 0
-            cached = scores.cached_tokens if scores else 0
-            self._settle(name, engine, reservation, prompt_tokens=read, cached_tokens=cached, output_tokens=0)
-            results.append(scores)
-        return results
+        try:
+            return [
+                None
+                if reservation is None
+                else await self._score_one(name, scorer, prompt, tokens, reservation=reservation)
+                for prompt, tokens, reservation in zip(prompts, ids, reservations, strict=True)
+            ]
+        finally:
+            _refund(reservations)
+
+    async def _score_one(
+        self, name: str, scorer: ScoresTokens, prompt: Prompt, tokens: Sequence[int], *, reservation: Reservation
+    ) -> TokenScores | None:
+        engine = self._run.fleet.models[name]
+        scores, read = None, prompt_bound(engine, prompt) + len(tokens)
+        try:
+            scores = await scorer.score_tokens(prompt, tokens)
+        except asyncio.CancelledError:
+            self._settle(
+                name, engine, reservation, prompt_tokens=read, cached_tokens=0, output_tokens=0, is_estimated=True
+            )
+            raise
+        except CallerError:
+            raise
+        except Exception:  # noqa: BLE001  # an engine may raise anything; the score is missing then
+            _LOG.warning("verifier model failed", exc_info=True, extra={"model": name})
+        self._settle(
+            name,
+            engine,
+            reservation,
+            prompt_tokens=scores.prompt_tokens if scores else 0,
+            cached_tokens=scores.cached_tokens if scores else 0,
+            output_tokens=0,
+        )
+        return scores
 
     async def _reserve(
         self, engine: Engine, wanted: Sequence[tuple[Prompt, int]], *, extra_prompt: Sequence[int] = ()
@@ -132,7 +159,11 @@ class JobMeter:
                 self._run.note_limit(error)
                 reservations.append(None)
         if total != NOTHING:
-            await self._note_dispatch(total)
+            try:
+                await self._note_dispatch(total)
+            except BaseException:
+                _refund(reservations)
+                raise
         return reservations
 
     async def _note_dispatch(self, total: Amount) -> None:
@@ -163,13 +194,12 @@ class JobMeter:
                             first_token = _first_token(engine, event)
                         counted += event.num_tokens
                         text.append(event.text)
-        except (EngineFailed, CapabilityMissing) as error:
-            _LOG.warning("verifier model failed", extra={"model": name})
-            if isinstance(error, CapabilityMissing):
-                raise
         except asyncio.CancelledError:
             was_dropped = True  # the verifier's time is up; the engine may have run ahead of what was counted
             raise
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; the score is missing then
+            was_expected = isinstance(error, EngineFailed)
+            _LOG.warning("verifier model failed", exc_info=not was_expected, extra={"model": name})
         finally:
             self._run.on_interrupt.discard(stop_now)
             output = max(counted, finished.output_tokens if finished else 0)
@@ -211,9 +241,22 @@ class JobMeter:
             is_estimated=is_estimated,
         )
         usage = replace(usage, verifier_tokens={name: usage.total_tokens})
-        reservation.settle(amount_of(usage))
+        excess = reservation.settle(amount_of(usage))
+        if over := max(excess.output_tokens, excess.total_tokens):
+            usage = replace(usage, overrun_tokens=over)
+            error = BudgetExhausted(
+                limit="max_output_tokens", remaining=reservation.amount.output_tokens, requested=usage.output_tokens
+            )
+            self._run.interrupt(StopReason.OVERRUN, error)
         self._run.add_usage(usage)
         self.usage += usage
+
+
+def _refund(reservations: Sequence[Reservation | None]) -> None:
+    """Gives back what was set aside for work that was never sent."""
+    for reservation in reservations:
+        if reservation is not None and reservation.is_open:
+            reservation.refund()
 
 
 def _first_token(engine: Engine, delta: Delta) -> tuple[tuple[str, float], ...]:

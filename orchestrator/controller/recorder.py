@@ -66,10 +66,15 @@ class Recorder:
                 await self._append([], state=state, result=None)
 
     async def _append(
-        self, rows: list[JournalRow], *, state: JobState | None, result: dict[str, Any] | None  # Any: JSON values
+        self,
+        rows: list[JournalRow],
+        *,
+        state: JobState | None,
+        result: dict[str, Any] | None,  # Any: JSON values
     ) -> None:
         """One append, seen through to its end even if the caller is cancelled: nobody may write before it is known
-        where the journal ends."""
+        where the journal ends.
+        """
         append = self._journals.append(self._job_id, self._epoch, rows, state=state, result=result)
         writing = asyncio.ensure_future(append)
         cancelled: asyncio.CancelledError | None = None

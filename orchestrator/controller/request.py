@@ -144,7 +144,7 @@ class Request:
             self._fail(error)
         except TtcError as error:
             self._fail(error)
-        except Exception as error:  # an engine may raise anything; the job must end all the same
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; the job must end all the same
             _LOG.exception("engine raised an unexpected error", extra={"model": self._model})
             self._fail(EngineFailed(f"model {self._model!r} raised {error!r}", model=self._model, is_retryable=False))
 

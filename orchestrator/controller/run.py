@@ -16,7 +16,7 @@ from orchestrator.actions import Action, Answer, Conclude
 from orchestrator.budget import Amount
 from orchestrator.controller.context import Interruption, RunContext
 from orchestrator.controller.expansion import SHORTEST_GRANT_TOKENS
-from orchestrator.controller.performer import Performer, WaitingForHuman
+from orchestrator.controller.performer import Performer, WaitingForHuman, check_answer, let_go
 from orchestrator.controller.purchase import amount_of, prompt_bound, sample_amount, sample_usage
 from orchestrator.engine import Engine
 from orchestrator.errors import (
@@ -29,6 +29,7 @@ from orchestrator.errors import (
     ReplayDiverged,
     StoreFailed,
     TtcError,
+    from_fields,
 )
 from orchestrator.events import Event
 from orchestrator.isolation import KillablePool
@@ -45,6 +46,10 @@ _LOG = logging.getLogger(__name__)
 
 _RESERVE_SHARE = 0.15
 _MOST_RESERVE_S = 5.0
+MAX_REFUSALS = 100
+"""So many times in a row a policy is told that its budget is used up; then it is ended."""
+MAX_IDLE_ACTIONS = 10_000
+"""A policy that yields so many actions in a row without buying anything does not get anywhere."""
 _CANCELLED = "cancelled"
 _FROM_OUTSIDE = frozenset({StopReason.CANCELLED, StopReason.DEADLINE, StopReason.OVERRUN})
 _ENDS_THE_RUN = (ReplayDiverged, StoreFailed, LeaseLost)
@@ -87,6 +92,11 @@ class JobRun:
         self._is_offline = is_offline
         self._performer = Performer(run, verifier=verifier, pool=pool, is_offline=is_offline)
         self._position = 0
+        self._is_late = False
+        self._ended: tuple[int, TtcError] | None = None  # before which action the controller ended the policy, and why
+        self._num_refusals = 0
+        self._num_idle = 0
+        self._bought = (0, 0, 0)
 
     def cancel(self) -> None:
         """Ends the job now; its best answer so far becomes the result."""
@@ -94,10 +104,18 @@ class JobRun:
         self._run.interrupt(StopReason.CANCELLED, error)
 
     async def run(self) -> Result:
-        """Carries the job to its end; failures are in the result."""
-        async with asyncio.TaskGroup() as tasks:
-            self._run.tasks = tasks
-            return await self._live()
+        """Carries the job to its end; failures are in the result.
+
+        Cancelling the task that awaits this is like losing the process, without its risks: all work stops, what it has
+        cost is in the books, and the journal ends where it was, so that the job can be resumed.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._run.tasks = tasks
+                return await self._live()
+        except BaseException:
+            self._performer.abandon()
+            raise
 
     async def _live(self) -> Result:
         timers: list[asyncio.TimerHandle] = []
@@ -125,15 +143,14 @@ class JobRun:
         """Charges what earlier lives have paid, and what was in flight when the last one ended."""
         recording = self._run.recording
         self._run.usage = recording.usage
-        self._run.ledger.charge(amount_of(recording.usage))
         requests = recording.open_requests()
-        if not requests:
-            return
         lost = Usage()
         for position, request, units in requests:
             lost += self._lost_in(position, request, units)
-        self._run.ledger.charge(amount_of(lost))
+        self._run.ledger.take_over(amount_of(recording.usage + lost), known_above=self._run.known_above)
         self._run.usage += lost
+        if not requests:
+            return
         names = [request.data["r"] for _, request, _ in requests]
         await self._run.recorder.write("lost", {"usage": lost.to_json(), "requests": names})
 
@@ -145,6 +162,7 @@ class JobRun:
                 prompt_tokens=amount.total_tokens - amount.output_tokens,
                 output_tokens=amount.output_tokens,
                 model_calls=amount.model_calls,
+                tool_calls=amount.tool_calls,
                 flops=amount.flops,
                 picodollars=amount.picodollars,
                 lost_tokens=amount.total_tokens,
@@ -153,7 +171,7 @@ class JobRun:
         action = self._run.recording.actions[position].action or {}
         _, engine = self._run.fleet.resolve(action.get("expand", action).get("model", "small"))
         description = engine.describe()
-        context = mark.get("prompt", data["prompt"])
+        context: int = mark.get("prompt", data["prompt"])
         lost = Usage()
         for unit, grant in zip(data["units"], data["grants"], strict=True):
             if unit not in units:
@@ -225,33 +243,79 @@ class JobRun:
     # -- the policy --------------------------------------------------------------------------------------------
 
     async def _play(self) -> _Ending:
-        generator = self._start_policy()
+        try:
+            generator = self._start_policy()
+        except Exception as raised:  # noqa: BLE001  # a policy is the user's code
+            return _Ending(error=self._policy_failed(raised))
+        try:
+            return await self._drive(generator)
+        finally:
+            _close(generator)
+
+    async def _drive(self, generator: Policy) -> _Ending:
         outcome: Any = None  # Any: outcomes differ by action
         error: TtcError | None = None
         while True:
             try:
                 action = generator.send(outcome) if error is None else generator.throw(error)
             except StopIteration as stop:
-                return _Ending(answer=self._as_answer(stop.value))
+                return self._returned(stop.value)
             except TtcError as raised:
                 return _Ending(error=raised)
             except Exception as raised:  # noqa: BLE001  # a policy is the user's code
-                _LOG.info("policy raised", exc_info=raised, extra={"policy": self._policy.name})
-                reason = f"policy {self._policy.name!r} raised {type(raised).__name__}: {raised}"
-                return _Ending(error=PolicyFailed(reason))
+                return _Ending(error=self._policy_failed(raised))
+            if (end := self._end_of_patience(error)) is not None:
+                self._ended = self._position, end
+                return _Ending(error=end)
             outcome, error = None, None
             try:
                 outcome = await self._perform(action)
             except WaitingForHuman as waiting:
                 return _Ending(question=waiting.question)
             except _ENDS_THE_RUN as raised:
-                generator.close()
                 return _Ending(error=raised)
             except TtcError as raised:
                 if self._must_end() or self._was_cancelled(raised):
-                    _close(generator)
                     return _Ending(error=raised)
                 error = raised
+
+    def _returned(self, value: Any) -> _Ending:  # Any: whatever the policy returns
+        try:
+            return _Ending(answer=self._as_answer(value))
+        except PolicyFailed as error:
+            return _Ending(error=error)
+
+    def _policy_failed(self, raised: Exception) -> PolicyFailed:
+        _LOG.info("policy raised", exc_info=raised, extra={"policy": self._policy.name})
+        return PolicyFailed(f"policy {self._policy.name!r} raised {type(raised).__name__}: {raised}")
+
+    def _end_of_patience(self, error: TtcError | None) -> TtcError | None:
+        """Why the policy's next action is not performed: the job must stop, or the policy does not get anywhere.
+
+        A replay ends where the journal says that its job was ended.
+        """
+        if self._is_offline:
+            ended = (self._run.recording.final or {}).get("ended")
+            return from_fields(ended["error"]) if ended is not None and ended["a"] == self._position else None
+        interruption = self._run.interruption
+        if interruption is not None and self._must_end():
+            return interruption.error
+        usage = self._run.usage
+        bought = (usage.model_calls, usage.tool_calls, usage.verifier_calls)
+        if bought != self._bought or self._run.recording.actions.get(self._position - 1) is not None:
+            self._bought, self._num_refusals, self._num_idle = bought, 0, 0
+            return None
+        self._num_idle += 1
+        self._num_refusals += isinstance(error, BudgetExhausted)
+        if self._num_refusals >= MAX_REFUSALS:
+            return error
+        if interruption is not None and self._num_idle >= MAX_REFUSALS:
+            return interruption.error
+        if self._num_idle >= MAX_IDLE_ACTIONS:
+            return PolicyFailed(
+                f"policy {self._policy.name!r} yielded {self._num_idle} actions in a row that buy nothing"
+            )
+        return None
 
     def _was_cancelled(self, error: TtcError) -> bool:
         """Whether a replay has come to where its job was cancelled."""
@@ -275,6 +339,7 @@ class JobRun:
 
     async def _perform(self, action: Action) -> Any:  # Any: outcomes differ by action
         position, self._position = self._position, self._position + 1
+        await asyncio.sleep(0)  # timers and cancellations get their turn, whatever the policy does
         return await self._performer.perform(position, action)
 
     def _as_answer(self, value: Answer | Node | str | None) -> Answer | None:
@@ -284,7 +349,7 @@ class JobRun:
             value = Answer(value.answer if value.answer is not None else value.trajectory, value)
         elif value is not None and not isinstance(value, Answer):
             raise PolicyFailed(f"policy {self._policy.name!r} returned {type(value).__name__}, not an answer")
-        return value if value is not None and value.text is not None else None
+        return check_answer(value) if value is not None and value.text is not None else None
 
     # -- after -------------------------------------------------------------------------------------------------
 
@@ -309,16 +374,19 @@ class JobRun:
         if final.get("stop_reason") in _FROM_OUTSIDE:
             reason = StopReason(final["stop_reason"])
             error = BudgetExhausted(limit=final["limited_by"] or reason, remaining=0, requested=0)
+            self._run.limited_by = self._run.limited_by or final["limited_by"]
             self._run.interruption = Interruption(reason, error)
 
     def _majority(self) -> Answer | None:
-        votes = Counter(node.answer_class for node in self._run.tree if node.answer_class is not None)
+        root = self._run.tree.root
+        voters = [node for node in self._run.tree if node.answer_class is not None and node.root is root]
+        votes = Counter(node.answer_class for node in voters)
         if not votes:
             return None
         winner, _ = votes.most_common(1)[0]
         total = votes.total()
-        best = next(node for node in self._run.tree if node.answer_class == winner)
-        rivals = tuple((name, count / total) for name, count in votes.most_common() if name != winner)
+        best = next(node for node in voters if node.answer_class == winner)
+        rivals = tuple((name or "", count / total) for name, count in votes.most_common() if name != winner)
         return Answer(best.answer, best, alternatives=rivals)
 
     def _may_conclude(self, ending: _Ending) -> bool:
@@ -328,6 +396,7 @@ class JobRun:
         if interruption is not None:
             if interruption.reason is not StopReason.DEADLINE or not self._run.remaining_s:
                 return False
+            self._is_late = True
             self._run.interruption = None  # the time kept back for this; the hard deadline will set it again
         return ending.error is None or isinstance(ending.error, BudgetExhausted)
 
@@ -396,18 +465,27 @@ class JobRun:
         result = self._result_of(ending)
         if self._is_offline:
             return result
-        for engine in self._run.fleet:
-            await engine.release(self._run.job_id)
         if not isinstance(ending.error, LeaseLost | StoreFailed):
-            if ending.question is None:
-                self._run.recorder.add("final", {"result": result.to_json(), "t": round(self._run.elapsed_s, 3)})
-            try:
-                await self._run.recorder.flush(state=result.state, result=result.to_json())
-            except TtcError as error:
-                _LOG.warning("the result could not be stored", extra={"job_id": self._run.job_id})
-                result = replace(result, error=result.error or error)
+            result = await self._stored(result)
         if self._run.publish is not None:
             self._run.publish(Event("result", {"result": result}))
+        for engine in self._run.fleet:
+            await let_go(engine, self._run.job_id)
+        return result
+
+    async def _stored(self, result: Result) -> Result:
+        """The result, which is a failure if it cannot be made durable."""
+        if result.state is not JobState.WAITING:
+            row: dict[str, Any] = {"result": result.to_json(), "t": round(self._run.elapsed_s, 3)}  # Any: JSON values
+            if self._ended is not None:
+                position, error = self._ended
+                row["ended"] = {"a": position, "error": error.fields()}
+            self._run.recorder.add("final", row)
+        try:
+            await self._run.recorder.flush(state=result.state, result=result.to_json())
+        except TtcError as error:
+            _LOG.warning("the result could not be stored", extra={"job_id": self._run.job_id})
+            return replace(result, state=JobState.FAILED, stop_reason=StopReason.FAILED, error=result.error or error)
         return result
 
     def _result_of(self, ending: _Ending) -> Result:
@@ -423,7 +501,7 @@ class JobRun:
             peak_parallel_sequences=max(run.usage.peak_parallel_sequences, run.peak_sequences),
         )
         state, reason, error = self._verdict(ending)
-        committed = run.tree[run.committed] if run.committed in run.tree else None
+        committed = run.tree.nodes.get(run.committed or "")
         return Result(
             job_id=run.job_id,
             state=state,
@@ -446,11 +524,15 @@ class JobRun:
         if interruption is not None and interruption.reason is StopReason.CANCELLED:
             return JobState.CANCELLED, StopReason.CANCELLED, None
         error = ending.error
+        if interruption is not None and interruption.reason is StopReason.FAILED:
+            return JobState.FAILED, StopReason.FAILED, error or interruption.error
         is_budget = isinstance(error, BudgetExhausted)
         if error is not None and not (is_budget and ending.answer is not None):
             return JobState.FAILED, StopReason.FAILED, error
         if interruption is not None:
             return JobState.SUCCEEDED, interruption.reason, None
+        if self._is_late:
+            return JobState.SUCCEEDED, StopReason.DEADLINE, None
         if is_budget:
             is_late = isinstance(error, BudgetExhausted) and error.limit == "max_seconds"
             return JobState.SUCCEEDED, StopReason.DEADLINE if is_late else StopReason.BUDGET, None
@@ -482,5 +564,5 @@ def _text_after(leaves: list[Node], committed: Node | None) -> str | None:
 def _close(generator: Policy) -> None:
     try:
         generator.close()
-    except RuntimeError:
-        _LOG.warning("the policy yields while it is being closed")
+    except Exception:  # noqa: BLE001  # a policy is the user's code
+        _LOG.warning("the policy yields or raises while it is being closed", exc_info=True)
