@@ -8,6 +8,7 @@ print(result.text, result.confidence)
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import BaseModel
 from orchestrator import registry
 from orchestrator.actions import Answer
 from orchestrator.answers import AnswerClasses, AnswerReader
-from orchestrator.budget import UNLIMITED, Budget
+from orchestrator.budget import NOTHING, UNLIMITED, Amount, Budget
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings, read_settings
 from orchestrator.controller import JobRun, Recorder, RunContext
@@ -44,6 +45,7 @@ from orchestrator.verifier import Candidate, Verifier, open_verifier
 
 _LOG = logging.getLogger(__name__)
 
+_CLOSE_TIMEOUT_S = 10.0
 LEASE_S = 60.0
 """A controller that writes nothing for so long loses its job to whoever asks for it."""
 
@@ -97,6 +99,8 @@ class Orchestrator:
         self._verifiers: dict[str, GuardedVerifier] = {}
         self._pool: KillablePool | None = None
         self._runs: dict[str, JobRun] = {}
+        self._are_over = asyncio.Event()
+        self._known_above: dict[str, Amount] = {}  # unfinished jobs: what the ledger above has been charged for them
 
     @classmethod
     def offline(cls, *, store: str | Path | Store, settings: Settings | None = None) -> Self:
@@ -142,15 +146,21 @@ class Orchestrator:
             else:
                 name = next((known for known, engine in engines.items() if engine is wanted), None)
                 if name is None:
+                    if not isinstance(wanted, Engine):
+                        raise InvalidRequest(
+                            f"{role} must be a model's name, a path or an engine, not {wanted!r:.100}", field=role
+                        )
                     name = _free_name(wanted.describe().name, engines)
                     engines[name] = wanted
             roles[role] = name
         return Fleet(engines, roles)
 
     async def aclose(self) -> None:
-        """Cancels what runs and closes what was opened here; engines and stores that were passed in stay open."""
-        for run in tuple(self._runs.values()):
-            run.cancel()
+        """Cancels what runs, waits for it to end, and closes what was opened here.
+
+        Engines and stores that were passed in stay open.
+        """
+        await self._end_runs()
         for engine in self._opened:
             await engine.aclose()
         self._opened.clear()
@@ -159,8 +169,21 @@ class Orchestrator:
                 await close()
         self._readers.clear()
         self._verifiers.clear()
-        if self._store is not None and self._store is not self._given_store:
-            await self._store.aclose()
+        self._pool = None
+        store, self._store, self._fleet = self._store, None, None
+        if store is not None and store is not self._given_store:
+            await store.aclose()
+
+    async def _end_runs(self) -> None:
+        self.cancel_all()
+        if not self._runs:
+            return
+        self._are_over.clear()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._are_over.wait()
+        except TimeoutError:
+            _LOG.warning("jobs do not end", extra={"job_ids": list(self._runs)})
 
     @property
     def fleet(self) -> Fleet:
@@ -197,6 +220,9 @@ class Orchestrator:
         on_event: Publish | None = None,
     ) -> Result:
         """Solves one problem.
+
+        Cancelling the task that awaits this stops all work at once and leaves the job in the store to be resumed (or
+        cancelled, if its policy cannot be imported again); `cancel` ends a job with its best answer so far.
 
         Args:
             problem: The question or task.
@@ -239,25 +265,36 @@ class Orchestrator:
         Leaving the iteration early cancels the job.
         """
         queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        failure: list[TtcError] = []
+        seen: dict[str, Event] = {}
+
+        def tell(event: Event) -> None:
+            seen[event.kind] = event
+            queue.put_nowait(event)
 
         async def work() -> None:
             try:
-                await self.solve(problem, **options, on_event=queue.put_nowait)
+                await self.solve(problem, **options, on_event=tell)
             except TtcError as error:
-                failure.append(error)
+                if "result" not in seen or isinstance(error, CallerError):
+                    raise
             finally:
                 queue.put_nowait(None)
 
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(work())
+        # No task group: whoever leaves the iteration early closes this generator at its yield, where none could end.
+        task = asyncio.create_task(work())
+        try:
+            while (event := await queue.get()) is not None:
+                yield event
+        finally:
+            if "started" in seen:
+                self.cancel(seen["started"].data["job_id"])
+            else:
+                task.cancel()
             try:
-                while (event := await queue.get()) is not None:
-                    yield event
+                await asyncio.wait([task])
             finally:
                 task.cancel()
-        if failure and isinstance(failure[0], CallerError):
-            raise failure[0]
+        await task
 
     async def solve_many(
         self,
@@ -267,24 +304,31 @@ class Orchestrator:
         **options: Any,  # Any: as for `solve`
     ) -> AsyncIterator[tuple[int, Result | TtcError]]:
         """Solves many problems at once and yields (index, result or error) as they are done. Options as for `solve`."""
-        queue: asyncio.Queue[tuple[int, Result | TtcError]] = asyncio.Queue()
+        if concurrency < 1:
+            raise InvalidRequest(
+                f"concurrency must be at least 1, not {concurrency}", field="concurrency", value=concurrency
+            )
         gate = asyncio.Semaphore(concurrency)
 
-        async def work(index: int, problem: str) -> None:
+        async def work(index: int, problem: str) -> tuple[int, Result | TtcError]:
             async with gate:
                 try:
-                    queue.put_nowait((index, await self.solve(problem, **options)))
+                    return index, await self.solve(problem, **options)
                 except TtcError as error:
-                    queue.put_nowait((index, error))
+                    return index, error
 
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(work(index, problem)) for index, problem in enumerate(problems)]
-            try:
-                for _ in running:
-                    yield await queue.get()
-            finally:
-                for task in running:
-                    task.cancel()
+        # No task group, as in `stream`.
+        running = {asyncio.create_task(work(index, problem)) for index, problem in enumerate(problems)}
+        try:
+            while running:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield await task
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
 
     async def resume(self, job_id: str, *, on_event: Publish | None = None, force: bool = False) -> Result:
         """Goes on with a job whose process died, or that waited for a person; nothing journaled is bought again.
@@ -317,6 +361,10 @@ class Orchestrator:
         """
         record = await self.store.get(job_id)
         spec = JobSpec.from_json(record.spec)
+        if not spec.is_resumable:
+            raise JobConflict(
+                f"job {job_id!r} ran a policy that cannot be imported again ({spec.policy}); run it anew", job_id=job_id
+            )
         decided = registry.load_policy(spec.policy)
         rows = await self.store.read(job_id)
         checked = decided.params(spec.params)
@@ -388,21 +436,25 @@ class Orchestrator:
     ) -> tuple[JobSpec, PolicySpec, BaseModel]:
         if not isinstance(problem, str):
             raise InvalidRequest(f"the problem must be text, not {type(problem).__name__}", field="problem")
+        _check_types(
+            params=params, budget=budget, sampling=sampling, labels=labels, max_sample_tokens=max_sample_tokens
+        )
         name = policy if isinstance(policy, str) else None if policy is not None else self.settings.policy
         decided = registry.load_policy(name) if name is not None else as_policy(policy)  # type: ignore[arg-type]  # not a name
         values = dict(params or {})
         if verifier is not None:
             values["verifier"] = self._register(verifier, decided)
+        _check_json(values, decided)
         checked = decided.params(values)
         caps = Budget.parse(budget) if isinstance(budget, str) else budget or UNLIMITED
         self._check(decided, caps, checked)
         reader = self._reader(answer)
-        default_tokens = max_sample_tokens or self.settings.max_sample_tokens
+        default_tokens = self.settings.max_sample_tokens if max_sample_tokens is None else max_sample_tokens
         if max_sample_tokens is None and caps.max_output_tokens is not None:
             default_tokens = min(default_tokens, max(256, caps.max_output_tokens // 8))
         spec = JobSpec(
             problem=problem,
-            messages=tuple(messages) if messages is not None else _conversation(problem, reader),
+            messages=_conversation(problem, reader) if messages is None else _checked_messages(messages),
             policy=name or decided.import_name or f"<{decided.name}>",
             params=values,
             fingerprint=decided.fingerprint(checked),
@@ -480,6 +532,7 @@ class Orchestrator:
         fleet: OfflineFleet | None = None,
     ) -> Result:
         is_offline = fleet is not None
+        on_event = None if on_event is None else _careful(on_event)
         recording = Recording(rows)
         reader = self._reader(spec.answer_kind)
         context = RunContext(
@@ -496,15 +549,27 @@ class Orchestrator:
             started_at=self._clock.monotonic() - recording.elapsed_s,
             publish=on_event,
             tools=self._tools,
+            known_above=self._known_above.pop(job_id, NOTHING),
         )
         run = JobRun(context, decided, checked, verifier=self._verifier, pool=self._compute_pool, is_offline=is_offline)
         if on_event is not None:
             on_event(Event("started", {"job_id": job_id, "policy": decided.name, "spec": spec.to_json()}))
         self._runs[job_id] = run
+        is_over = False
         try:
-            return await run.run()
+            result = await run.run()
+            is_over = result.state.is_terminal
+            return result
+        except asyncio.CancelledError:
+            if not is_offline:
+                await _let_go(context.recorder, spec)
+            raise
         finally:
             del self._runs[job_id]
+            if not self._runs:
+                self._are_over.set()
+            if not is_over and not is_offline:
+                self._known_above[job_id] = context.ledger.spent
 
 
 def solve_sync(
@@ -558,6 +623,67 @@ def stored_result(record: JobRecord) -> Result | None:
         question=data["question"],
         num_samples=data["num_samples"],
     )
+
+
+def _check_types(*, labels: object, max_sample_tokens: object, **others: object) -> None:
+    """What a type checker would have said, for those who use none.
+
+    Raises:
+        InvalidRequest: Naming the argument.
+    """
+    kinds: dict[str, tuple[type, ...]] = {"params": (Mapping,), "budget": (Budget, str), "sampling": (Sampling,)}
+    for name, value in others.items():
+        if value is not None and not isinstance(value, kinds[name]):
+            wanted = " or ".join(kind.__name__ for kind in kinds[name])
+            raise InvalidRequest(f"{name} must be a {wanted}, not {value!r:.100}", field=name)
+    is_text = isinstance(labels, Mapping) and all(isinstance(part, str) for pair in labels.items() for part in pair)
+    if labels is not None and not is_text:
+        raise InvalidRequest(f"labels must map texts to texts, not {labels!r:.100}", field="labels")
+    is_whole = isinstance(max_sample_tokens, int) and not isinstance(max_sample_tokens, bool)
+    if max_sample_tokens is not None and not is_whole:
+        raise InvalidRequest(
+            f"max_sample_tokens must be a whole number, not {max_sample_tokens!r:.100}", field="max_sample_tokens"
+        )
+
+
+def _checked_messages(messages: Iterable[Message]) -> tuple[Message, ...]:
+    try:
+        conversation = tuple(messages)
+    except TypeError:
+        raise InvalidRequest(f"messages must be a list of Message, not {messages!r:.100}", field="messages") from None
+    if not conversation or not all(isinstance(message, Message) for message in conversation):
+        raise InvalidRequest("messages must hold at least one Message, and nothing else", field="messages")
+    return conversation
+
+
+def _check_json(params: Mapping[str, object], decided: PolicySpec) -> None:
+    try:
+        json.dumps(params, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"parameters of policy {decided.name!r} are written down, so they must be JSON values: {error}",
+            field="params",
+        ) from None
+
+
+async def _let_go(recorder: Recorder, spec: JobSpec) -> None:
+    """A job whose task was cancelled can be resumed by anybody at once."""
+    try:
+        await recorder.let_go(JobState.QUEUED if spec.is_resumable else JobState.CANCELLED)
+    except TtcError as error:
+        _LOG.warning("a cancelled job could not be given back", extra={"reason": str(error)})
+
+
+def _careful(on_event: Publish) -> Publish:
+    """A watcher whose mistakes do not become the job's."""
+
+    def publish(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception:  # noqa: BLE001  # the watcher is the user's code
+            _LOG.exception("on_event raised", extra={"kind": event.kind})
+
+    return publish
 
 
 def _conversation(problem: str, reader: AnswerReader) -> tuple[Message, ...]:

@@ -12,7 +12,7 @@ Rows are JSON values. The kinds, each with its data:
     lost      {usage, requests}             paid for by a controller that died, and gone
     final     {result, t, ended}            the job's end; `ended` if the controller ended the policy: {a, error}
 
-``t`` is the job's own clock: seconds it has run, over all its lives. Actions that cost nothing have only a ``done`` row.
+``t`` is the job's own clock: seconds it has run, over all its lives. Free actions have only a ``done`` row.
 """
 
 from __future__ import annotations

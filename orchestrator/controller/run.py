@@ -171,7 +171,7 @@ class JobRun:
         action = self._run.recording.actions[position].action or {}
         _, engine = self._run.fleet.resolve(action.get("expand", action).get("model", "small"))
         description = engine.describe()
-        context: int = mark.get("prompt", data["prompt"])
+        context: int = mark["prompt"] if "prompt" in mark else data["prompt"]
         lost = Usage()
         for unit, grant in zip(data["units"], data["grants"], strict=True):
             if unit not in units:
