@@ -10,7 +10,7 @@ FOLDERS := policies verifiers routers workers api bench
 # A problem of GSM8K's test set (Cobbe et al., 2021; MIT licence); its answer is 3.
 export PROBLEM ?= A robe takes 2 bolts of blue fiber and half that much white fiber. How many bolts in total does it take?
 DEMO_MODEL := qwen2.5-coder-0.5b
-DEMO_BUDGET := tokens=2000
+DEMO_BUDGET := tokens=4000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo check test test-unit bench soak clean tree test-model
@@ -38,7 +38,7 @@ test-unit: $(VENV)/.dev ## run the tests that need no model, no server and no pr
 bench: $(VENV)/.dev ## run the smoke suite (under 10 minutes) and assemble docs/benchmarks/README.md
 	$(BIN)/python -m orchestrator.bench
 
-soak: $(VENV)/.dev test-model ## run the long counts (hours) and write docs/benchmarks/soak.md
+soak: $(VENV)/.dev test-model ## run the long counts (minutes to an hour) and write docs/benchmarks/soak.md
 	$(BIN)/python -m orchestrator.bench.soak
 
 clean: ## remove the environment and everything that was made; pulled models stay

@@ -1,0 +1,1 @@
+"""Measurements of this library; each module writes its figures to `docs/benchmarks` and says how they were made."""
