@@ -90,7 +90,7 @@ class _RepetitionWatcher:
 
 @dataclass(frozen=True, slots=True)
 class AnswerComplete:
-    """Cuts a sample once its final answer stands: a closed ``\\boxed{...}``, or a given pattern.
+    r"""Cuts a sample once its final answer stands: a closed ``\boxed{...}``, or a given pattern.
 
     Attributes:
         pattern: A regular expression searched in the last 400 characters; empty for the boxed answer.
