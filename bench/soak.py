@@ -11,10 +11,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from xml.etree import ElementTree
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
 
