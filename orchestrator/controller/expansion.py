@@ -66,6 +66,7 @@ class Expansion:
         self._context_tokens: dict[str, int] = {}
         self._units = self._wanted_units()
         self._num_admitted = 0
+        self._is_awaited = True
         self._num_settled = 0
         self._arrived: list[Unit] = []
         self._requests: set[Request] = set()
@@ -112,6 +113,12 @@ class Expansion:
                 unit.node = Node.from_json(data["node"], {unit.parent.id: unit.parent})
                 unit.stage = Stage.FINISHED
             self._arrived.append(unit)
+
+    def begin(self) -> None:
+        """Starts the samples that can be paid for at their full length; others wait until somebody asks for them."""
+        self._is_awaited = False
+        self._admit()
+        self._is_awaited = True
 
     async def next(self) -> tuple[Unit, Node] | None:
         """The next sample, settled and in the tree; None at the end.
@@ -255,7 +262,7 @@ class Expansion:
 
         full_refusal = missing(wanted)
         if full_refusal is not None:
-            if self._num_admitted > self._num_settled:
+            if self._num_admitted > self._num_settled or not self._is_awaited:
                 return False  # what is in flight may give money back
             shortest = min(wanted, SHORTEST_GRANT_TOKENS)
             if (refusal := missing(shortest)) is not None:

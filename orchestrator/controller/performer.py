@@ -164,6 +164,8 @@ class Performer:
     async def _settle_cut_short(self, position: int, action: Action, recorded: RecordedAction) -> None:
         """Samples of an action that ended in an error were paid for all the same, and are in the tree."""
         expansion: Expansion | None = None
+        if not recorded.samples and not isinstance(action, Next):
+            return  # it was refused
         if isinstance(action, Expand):
             expansion = self._expansion(position, action, recorded=recorded)
         elif isinstance(action, Conclude):
@@ -287,6 +289,7 @@ class Performer:
         if recorded is None or recorded.done is None:
             self._begin(position, action, encoded, recorded)
             self._note_done(position, encoded, {})
+            self._streams[position].begin()
         return Stream(position)
 
     async def _next(self, position: int, action: Next, encoded: Json, recorded: RecordedAction | None) -> Node | None:
