@@ -1,4 +1,4 @@
-"""SIGKILL at uniformly random moments: a resumed job ends as if nothing had happened, and pays only for what was lost."""
+"""SIGKILL at uniformly random moments: a resumed job ends as if nothing had happened and pays only for what was lost."""
 
 from __future__ import annotations
 
@@ -174,8 +174,8 @@ def kill_and_resume(
     return hit
 
 
-@pytest.mark.crash()
-@pytest.mark.slow()
+@pytest.mark.crash
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork in a process whose pytest plugins have threads
 def test_a_job_killed_at_any_moment_resumes_to_the_same_tree_and_pays_only_for_what_was_in_flight(
