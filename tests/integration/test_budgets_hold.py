@@ -64,14 +64,18 @@ def random_policy(query: Query, ctx: PolicyContext[Any]) -> Generator[Any, Any, 
             if kind == "expand":
                 nodes += yield an_expand()
             elif kind == "start":
-                streams.append((yield Start(an_expand(), parallel=rng.randint(1, 6), order=rng.choice(["submission", "arrival"]))))
+                streams.append(
+                    (yield Start(an_expand(), parallel=rng.randint(1, 6), order=rng.choice(["submission", "arrival"])))
+                )
             elif kind == "next" and streams:
                 node = yield Next(rng.choice(streams))
                 nodes += [node] if node is not None else []
             elif kind == "cancel" and streams:
                 yield Cancel(rng.choice(streams))
             elif kind == "score":
-                yield Score([rng.choice(nodes) for _ in range(rng.randint(1, 4))], rng.choice(["generative", "half", "broken"]))
+                yield Score(
+                    [rng.choice(nodes) for _ in range(rng.randint(1, 4))], rng.choice(["generative", "half", "broken"])
+                )
             elif kind == "free":
                 yield rng.choice([Release(tuple(nodes[-2:])), Propose(Answer("7")), Commit(rng.choice(nodes))])
             elif kind == "conclude":
@@ -201,7 +205,7 @@ async def one_loop(seed: int) -> None:
     assert not large._live
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_no_job_spends_more_than_its_caps_whatever_policies_engines_and_faults_do() -> None:
     for seed in range(NUM_RUNS // RUNS_PER_LOOP):

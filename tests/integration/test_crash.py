@@ -1,4 +1,4 @@
-"""SIGKILL at uniformly random moments: a resumed job ends as if nothing had happened and pays only for what was lost."""
+"""SIGKILL at uniformly random moments: a resumed job ends as if nothing happened, and pays only for what was lost."""
 
 from __future__ import annotations
 

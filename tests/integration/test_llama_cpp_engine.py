@@ -526,7 +526,7 @@ async def test_a_late_short_request_is_served_while_a_wide_one_runs(open_one: Op
     async def follow(asked: GenerateRequest, name: str) -> None:
         async for event in engine.generate(asked):
             if isinstance(event, Finished):
-                order.append(name)  # noqa: PERF401  in the order of arrival
+                order.append(name)
 
     async with asyncio.TaskGroup() as group:
         group.create_task(follow(wide, "wide"))
