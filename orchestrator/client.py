@@ -552,9 +552,9 @@ class Orchestrator:
             known_above=self._known_above.pop(job_id, NOTHING),
         )
         run = JobRun(context, decided, checked, verifier=self._verifier, pool=self._compute_pool, is_offline=is_offline)
+        self._runs[job_id] = run
         if on_event is not None:
             on_event(Event("started", {"job_id": job_id, "policy": decided.name, "spec": spec.to_json()}))
-        self._runs[job_id] = run
         is_over = False
         try:
             result = await run.run()

@@ -56,6 +56,7 @@ class RunContext:
         peak_sequences: Most that ever were.
         committed: Id of the node whose text is the answer, if the policy said so.
         root_tokens: Length of the conversations that were read, by root.
+        answering: Id of the first node to continue the committed one; its text is streamed as the answer's.
         tasks: Where requests run; set while the job runs.
         known_above: What the ledgers above this job's have been charged for it already, in an earlier life in this
             process.
@@ -82,6 +83,7 @@ class RunContext:
     live_sequences: int = 0
     peak_sequences: int = 0
     committed: str | None = None
+    answering: str | None = None
     root_tokens: dict[str, int] = field(default_factory=dict)
     tasks: asyncio.TaskGroup | None = None
     known_above: Amount = NOTHING

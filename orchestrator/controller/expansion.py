@@ -65,6 +65,8 @@ class Expansion:
         self._description = self._engine.describe()
         self._context_tokens: dict[str, int] = {}
         self._units = self._wanted_units()
+        if run.committed is not None and run.answering is None:
+            run.answering = next((unit.node_id for unit in self._units if unit.parent.id == run.committed), None)
         self._num_admitted = 0
         self._is_awaited = True
         self._num_settled = 0

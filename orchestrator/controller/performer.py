@@ -430,7 +430,7 @@ class Performer:
             await self._finish(position, encoded, {})
 
     async def _commit(self, position: int, action: Commit, encoded: Json, recorded: RecordedAction | None) -> None:
-        self._run.committed = action.node.id
+        self._run.committed, self._run.answering = action.node.id, None
         if recorded is None:
             if not action.node.is_root:
                 self._run.emit("answer_delta", {"text": action.node.trajectory})

@@ -223,7 +223,7 @@ class Request:
         unit.take(delta)
         if self._run.publish is not None and delta.text:
             self._run.emit("delta", {"node": unit.node_id, "text": delta.text, "tokens": delta.num_tokens})
-            if unit.parent.id == self._run.committed:
+            if unit.node_id == self._run.answering:
                 self._run.emit("answer_delta", {"text": delta.text})
         if not self._run.recorder.needs_marks:
             return

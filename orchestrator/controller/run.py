@@ -132,6 +132,8 @@ class JobRun:
                 ending = await self._fall_back(ending)
         except TtcError as error:
             ending = _Ending(error=error)
+            if not self._position:
+                self._ended = 0, error
         finally:
             for timer in timers:
                 timer.cancel()

@@ -260,7 +260,7 @@ def test_an_engine_that_never_stops_is_cut_soon_after_its_limit() -> None:
 
     ran = run_virtual(run_job(policy, engine))
     assert ran.result.usage.overrun_tokens <= 33
-    assert 0 < ran.result.usage.overrun_tokens
+    assert ran.result.usage.overrun_tokens > 0
     assert engine.cancelled
 
 
