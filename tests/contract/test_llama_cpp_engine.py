@@ -42,6 +42,7 @@ class TestTheEmbeddedEngine(
     EngineContract, TokenizesContract, ScoresTokensContract, EmbedsContract, GivesLogitsContract
 ):
     is_deterministic = False
+    tolerance = 0.05  # batches of different shapes; see DESIGN on determinism
 
     @pytest.fixture
     async def engine(self, model_path: Path) -> AsyncIterator[Engine]:
@@ -57,7 +58,8 @@ class TestTheEmbeddedEngine(
         await engine.aclose()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 class TestTheEmbeddedEngineInDeterministicMode(TestTheEmbeddedEngine):
     is_deterministic = True
+    tolerance = 1e-3
     is_repeatable = True

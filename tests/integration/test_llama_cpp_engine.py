@@ -208,7 +208,7 @@ async def test_a_tiny_cache_recomputes_what_it_evicted_and_never_fails(open_one:
 
 async def test_more_samples_than_the_cache_holds_run_in_waves(open_one: OpenEngine) -> None:
     engine = await open_one(context_cells=160, max_sequences=8)
-    reply = await run(engine, request(n=12, max_tokens=40, sampling=Sampling(temperature=1.5)))
+    reply = await run(engine, request(n=8, max_tokens=40, sampling=Sampling(temperature=1.5)))
     assert all(ended.reason in {FinishReason.LENGTH, FinishReason.END} for ended in reply.finished.values())
     assert (await engine.health()).peak_kv_cells <= 160
 
@@ -320,7 +320,31 @@ async def test_cancelling_before_the_prompt_is_read_ends_every_sample_with_nothi
         reply.add(event)
     assert reply.prefilled is not None
     assert reply.prefilled.prompt_tokens < engine.count_prompt_tokens(prompt)
+    assert (await engine.health()).prompt_tokens == reply.prefilled.prompt_tokens
     assert [ended.output_tokens for ended in reply.finished.values()] == [0, 0]
+
+
+async def test_a_prompt_cancelled_half_way_counts_as_far_as_it_was_read(engine: LlamaCppEngine) -> None:
+    prompt = Prompt((Message("user", "word " * 600),))
+    asked = request(prompt, deadline_s=0.6)
+    reply = await run(engine, asked)
+    assert reply.prefilled is not None
+    assert 0 < reply.prefilled.prompt_tokens < engine.count_prompt_tokens(prompt)
+    health = await engine.health()
+    assert (health.prompt_tokens, health.cached_prompt_tokens) == (reply.prefilled.prompt_tokens, 0)
+
+
+async def test_every_way_of_reading_counts_its_tokens(engine: LlamaCppEngine) -> None:
+    reply = await run(engine, request(n=3, max_tokens=2))
+    scores = await engine.score_tokens(QUESTION, engine.tokenize("Red and blue"))
+    row = await engine.logits(QUESTION)
+    embedded = await engine.embed(["one text", "another one"])
+    assert reply.prefilled is not None
+    reads = [reply.prefilled, scores, row]
+    health = await engine.health()
+    assert health.prompt_tokens == sum(read.prompt_tokens for read in reads) + embedded.prompt_tokens
+    assert health.cached_prompt_tokens == sum(read.cached_tokens for read in reads)
+    assert scores.cached_tokens == row.cached_tokens == reply.prefilled.prompt_tokens - 1
 
 
 async def test_unknown_ids_are_ignored_by_cancel(engine: LlamaCppEngine) -> None:
@@ -520,7 +544,7 @@ async def test_a_prompt_that_leaves_no_room_is_refused_and_one_that_leaves_littl
 
 async def test_a_late_short_request_is_served_while_a_wide_one_runs(open_one: OpenEngine) -> None:
     engine = await open_one(max_sequences=4)
-    wide = request(n=12, max_tokens=24, tree_id="wide", grammar="root ::= [a-z ]{60,90}")
+    wide = request(n=12, max_tokens=12, tree_id="wide", grammar="root ::= [a-z ]{60,90}")
     order: list[str] = []
 
     async def follow(asked: GenerateRequest, name: str) -> None:
@@ -537,7 +561,7 @@ async def test_a_late_short_request_is_served_while_a_wide_one_runs(open_one: Op
 
 
 async def test_a_long_prompt_does_not_stall_a_running_sample(engine: LlamaCppEngine) -> None:
-    long = Prompt((Message("user", "word " * 700),))
+    long = Prompt((Message("user", "word " * 320),))
     writing = request(max_tokens=40, grammar="root ::= [a-z ]{100,200}")
     written_before_prefilled = 0
     stream = engine.generate(writing)
@@ -571,7 +595,7 @@ async def test_cells_counted_are_the_cells_llama_cpp_holds(engine: LlamaCppEngin
     context = engine._context
 
     async def state_bytes() -> int:
-        return await engine._loop.call(context.state_bytes)
+        return await engine._loop.mailbox.call(context.state_bytes)
 
     empty = await state_bytes()
     await run(engine, request(n=1, max_tokens=8, sampling=GREEDY))

@@ -22,16 +22,23 @@ class EmbeddingChore:
         texts: Their token ids; none may be empty or longer than the context.
         open_context: Gives the context, empty.
         model_name: For error messages.
+        on_read: Called in the thread with the number of tokens computed, before anyone learns the result.
     """
 
     def __init__(
-        self, texts: Sequence[Sequence[int]], *, open_context: Callable[[], ContextHandle], model_name: str
+        self,
+        texts: Sequence[Sequence[int]],
+        *,
+        open_context: Callable[[], ContextHandle],
+        model_name: str,
+        on_read: Callable[[int], None],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[FloatMatrix] = self.loop.create_future()
         self._texts = texts
         self._open_context = open_context
         self._model_name = model_name
+        self._on_read = on_read
         self._vectors: list[npt.NDArray[np.float64]] = []
         self._position = 0
         self._sum: npt.NDArray[np.float64] | None = None
@@ -54,6 +61,7 @@ class EmbeddingChore:
         partial = states.sum(axis=0)
         self._sum = partial if self._sum is None else self._sum + partial
         self._position += len(chunk)
+        self._on_read(len(chunk))
         if self._position == len(tokens):
             self._vectors.append(self._sum)
             self._position, self._sum = 0, None

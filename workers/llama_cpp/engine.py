@@ -7,12 +7,9 @@ abort in native code hosts the engine in a process of its own.
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +27,7 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import ContextOverflow, InvalidRequest
-from orchestrator.workers.llama_cpp.binding import MAX_SEQUENCES, ContextHandle
+from orchestrator.workers.llama_cpp.binding import ContextHandle
 from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
 from orchestrator.workers.llama_cpp.generation import GenerationJob
 from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
@@ -40,89 +37,10 @@ from orchestrator.workers.llama_cpp.outbox import EventStream
 from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
 from orchestrator.workers.llama_cpp.work import Reading, ReadingJob, Scoring
 
-_logger = logging.getLogger(__name__)
-
-DEFAULT_CELLS = 8192
-"""KV cells when the caller names no number: 100 to 200 MB for models of up to 0.5 billion parameters."""
-
-_BATCH_TOKENS = 512
-_SCORED_ROWS = 32
-"""Rows of logits kept free for scoring, beside one for each sequence."""
 _EMBEDDING_CELLS = 2048
 _EMBEDDING_BATCH = 128
 _INLINE_CHARS = 8192
 """Longer prompts are tokenised off the event loop (about 1 ms)."""
-
-
-async def open_engine(
-    model_path: Path | str,
-    *,
-    name: str,
-    prices: TokenPrices | None = None,
-    num_threads: int | None = None,
-    context_cells: int | None = None,
-    max_sequences: int = 64,
-    idle_cells: int | None = None,
-    num_gpu_layers: int = 0,
-    is_deterministic: bool = False,
-) -> LlamaCppEngine:
-    """Loads a GGUF model and starts its decode thread.
-
-    Args:
-        model_path: The file.
-        name: What the fleet calls the model.
-        prices: What its tokens cost; nothing by default.
-        num_threads: Threads of one decode step; all cores but one by default.
-        context_cells: Size of the KV cache in tokens, shared by all sequences; also the longest context.
-        max_sequences: Sequences that are live or cached at once, at most 256. Wider requests run in waves.
-        idle_cells: Most cells that may stay cached for no live request or tree; a quarter of them all by default.
-            Every thousand of them slow a step by about 0.6 ms on a small model, though they are masked.
-        num_gpu_layers: Layers to keep on the GPU; -1 for all.
-        is_deterministic: Same request, same bytes, whatever else was asked before: one sequence at a time, chunks of
-            fixed size, nothing cached between requests. Costs the whole gain of batching and of the prefix cache.
-
-    Raises:
-        ModelUnavailable: The file is missing, no GGUF, or damaged.
-        MissingDependency: llama-cpp-python is not installed.
-        InvalidRequest: A number is out of range.
-        EngineFailed: There is no memory for the KV cache.
-    """
-    _require_range("max_sequences", max_sequences, 1, MAX_SEQUENCES)
-    cells = DEFAULT_CELLS if context_cells is None else context_cells
-    _require_range("context_cells", cells, 16, 2**24)
-    idle = cells // 4 if idle_cells is None else idle_cells
-    _require_range("idle_cells", idle, 0, cells)
-    threads = max((os.cpu_count() or 1) - 1, 1) if num_threads is None else num_threads
-    _require_range("num_threads", threads, 1, 1024)
-
-    def load() -> LlamaCppEngine:
-        model = Model(Path(model_path), num_gpu_layers=num_gpu_layers)
-        try:
-            context = ContextHandle(
-                model.handle,
-                name=name,
-                num_cells=cells,
-                num_sequences=max_sequences,
-                num_threads=threads,
-                batch_tokens=_BATCH_TOKENS,
-                max_outputs=max_sequences + _SCORED_ROWS,
-            )
-        except BaseException:
-            model.free()
-            raise
-        return LlamaCppEngine(
-            model,
-            context,
-            name=name,
-            prices=prices or TokenPrices(),
-            num_cells=min(cells, context.num_cells),
-            num_threads=threads,
-            max_sequences=max_sequences,
-            idle_cells=idle,
-            is_deterministic=is_deterministic,
-        )
-
-    return await asyncio.to_thread(load)
 
 
 class LlamaCppEngine:
@@ -168,6 +86,7 @@ class LlamaCppEngine:
             is_deterministic=is_deterministic,
             on_exit=self._free_contexts,
         )
+        self._mailbox = self._loop.mailbox
         self._loop.start()
 
     def describe(self) -> ModelDescription:
@@ -192,7 +111,7 @@ class LlamaCppEngine:
         try:
             prompt = await self._prompt_ids(request.prompt)
             self._require_room(len(prompt))
-            stream = EventStream(len(request.samples), on_room=self._loop.wake)
+            stream = EventStream(len(request.samples), on_room=self._mailbox.wake)
             job = GenerationJob(
                 request,
                 prompt,
@@ -214,7 +133,7 @@ class LlamaCppEngine:
             self._cancelled_early.discard(request.request_id)
             if job is not None and not job.stream.is_closed:
                 abandoned = job
-                self._loop.submit(lambda: self._loop.abandon(abandoned))
+                self._mailbox.submit(lambda: self._loop.abandon(abandoned))
 
     def cancel(self, request_id: str) -> None:
         """Ends a request within one decode step, with exact counts; unknown ids are ignored."""
@@ -224,13 +143,13 @@ class LlamaCppEngine:
         if job is None:
             self._cancelled_early.add(request_id)
             return
-        self._loop.submit(lambda: self._loop.cancel(job))
+        self._mailbox.submit(lambda: self._loop.cancel(job))
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
         """Unpins the cached prefixes of a tree, except those on the way to ``keep``."""
         kept = [await self._prompt_ids(prompt) for prompt in keep]
         if self._loop.is_running:
-            await self._loop.call(lambda: self._loop.cache.release(tree_id, keep=kept))
+            await self._mailbox.call(lambda: self._loop.cache.release(tree_id, keep=kept))
 
     async def health(self) -> EngineHealth:
         """Counters of the decode thread and the prefix cache."""
@@ -278,7 +197,7 @@ class LlamaCppEngine:
             return TokenScores((), 0)
         job = ReadingJob()
         task = Scoring(job, ids, given)
-        job.waiting.append(task)
+        job.add(task)
         cached = await self._read(job)
         return TokenScores(tuple(task.logprobs), len(task.tokens), cached)
 
@@ -288,7 +207,7 @@ class LlamaCppEngine:
         self._require_room(len(ids))
         job = ReadingJob()
         task = Reading(job, ids)
-        job.waiting.append(task)
+        job.add(task)
         cached = await self._read(job)
         assert task.logits is not None
         return LogitRow(task.logits, len(ids), cached)
@@ -314,8 +233,13 @@ class LlamaCppEngine:
         limit = min(_EMBEDDING_CELLS, self._model.trained_context)
         if longest > limit:
             raise ContextOverflow(model=self._description.name, prompt_tokens=longest, context_length=limit)
-        chore = EmbeddingChore(encoded, open_context=self._open_embedder, model_name=self._description.name)
-        if not self._loop.submit(lambda: self._loop.add_chore(chore)):
+        chore = EmbeddingChore(
+            encoded,
+            open_context=self._open_embedder,
+            model_name=self._description.name,
+            on_read=self._loop.count_read,
+        )
+        if not self._mailbox.submit(lambda: self._loop.add_chore(chore)):
             raise self._loop.closed_error()
         vectors = await chore.done
         return Embeddings(vectors, sum(map(len, encoded)))
@@ -327,7 +251,7 @@ class LlamaCppEngine:
             AssertionError: They disagree.
         """
         if self._loop.is_running:
-            await self._loop.call(self._loop.check_integrity)
+            await self._mailbox.call(self._loop.check_integrity)
 
     # Requests.
 
@@ -345,7 +269,7 @@ class LlamaCppEngine:
                 raise InvalidRequest("max_tokens must be at least 1", field="max_tokens", value=spec.max_tokens)
         if request.json_schema is not None and request.grammar is not None:
             raise InvalidRequest("give either json_schema or grammar, not both", field="grammar", value=request.grammar)
-        _require_range("num_logprobs", request.num_logprobs, 0, self._model.vocabulary.size)
+        require_range("num_logprobs", request.num_logprobs, 0, self._model.vocabulary.size)
 
     def _guards(self, request: GenerateRequest) -> list[GrammarGuard | None]:
         if request.json_schema is not None:
@@ -374,7 +298,7 @@ class LlamaCppEngine:
             raise self._loop.closed_error()
 
     def _submit(self, job: GenerationJob | ReadingJob) -> None:
-        if not self._loop.submit(lambda: self._loop.add(job)):
+        if not self._mailbox.submit(lambda: self._loop.add(job)):
             job.fail(self._loop.closed_error())
             raise self._loop.closed_error()
 
@@ -384,7 +308,7 @@ class LlamaCppEngine:
             return await job.done
         finally:
             if job.done.cancelled():
-                self._loop.submit(lambda: self._loop.abandon(job))
+                self._mailbox.submit(lambda: self._loop.abandon(job))
 
     # Native objects.
 
@@ -414,6 +338,11 @@ class LlamaCppEngine:
             self._model.free()
 
 
-def _require_range(field: str, value: int, low: int, high: int) -> None:
+def require_range(field: str, value: int, low: int, high: int) -> None:
+    """Refuses a number out of range.
+
+    Raises:
+        InvalidRequest: Naming field, value and range.
+    """
     if not low <= value <= high:
         raise InvalidRequest(f"{field} must be from {low} to {high}, not {value}", field=field, value=value)

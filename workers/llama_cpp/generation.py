@@ -179,11 +179,9 @@ class GenerationJob(Job):
         self.events: list[GenerationEvent] = []
         self.closing: Closing | None = None
         self.first_logits: FloatRow | None = None
-        self.cached_tokens = 0
-        self.is_read = False
         self._on_news = on_news
         self._reading = Reading(self, prompt)
-        self._read_tokens = 0
+        self.reading = self._reading
         self.waiting.append(self._reading)
         room = context_length - len(prompt)
         self._unfinished = {
@@ -196,16 +194,10 @@ class GenerationJob(Job):
         self.events.append(event)
         self._on_news(self)
 
-    def admitted(self, task: Task, cached_tokens: int) -> None:
-        """Takes note of what the cache spared."""
-        if task is self._reading and not self._read_tokens:
-            self.cached_tokens = self._read_tokens = cached_tokens
-
     def ended(self, task: Task) -> None:
         """Starts the samples after the prompt; closes the stream after the last sample."""
         if task is self._reading:
             self.first_logits = self._reading.logits
-            self.is_read = True
             self.send(Prefilled(len(self.prompt), self.cached_tokens))
             self.waiting.extend(self._unfinished)
         else:
@@ -218,7 +210,7 @@ class GenerationJob(Job):
         if self.closing is not None:
             return
         if not self.is_read:
-            self.send(Prefilled(self._num_read(), self.cached_tokens))
+            self.send(Prefilled(self.reading.num_read, self.cached_tokens))
         for task in self._unfinished:
             task.finish(FinishReason.CANCELLED, detail)
         self._close(None)
@@ -235,10 +227,6 @@ class GenerationJob(Job):
         for task in self.live:
             if isinstance(task, Writing):
                 task.flush()
-
-    def _num_read(self) -> int:
-        lease = self._reading.lease
-        return self._read_tokens if lease is None else len(lease.tokens)
 
     def _close(self, error: Exception | None) -> None:
         self.waiting.clear()

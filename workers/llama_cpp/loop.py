@@ -1,37 +1,33 @@
 """The decode thread: admits tasks, computes one batch after another, and hands what comes of it to the event loop.
 
-Everything here runs in one thread of its own, except `submit`, `call` and `wake`. Whatever happens to one request,
-the thread goes on; what it cannot go on from ends every request with `EngineFailed`.
+Everything here runs in one thread of its own, which others reach through its `Mailbox`. Whatever happens to one
+request, the thread goes on; what it cannot go on from ends every request with `EngineFailed`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from orchestrator.errors import EngineFailed, TtcError
 from orchestrator.workers.llama_cpp.admission import FairQueue, Slice, plan_batch, should_wait_for
 from orchestrator.workers.llama_cpp.binding import FloatRow, Row
 from orchestrator.workers.llama_cpp.counters import Counters
 from orchestrator.workers.llama_cpp.generation import GenerationJob, Writing
-from orchestrator.workers.llama_cpp.outbox import Parcel, dispatch, post
+from orchestrator.workers.llama_cpp.mailbox import Mailbox
+from orchestrator.workers.llama_cpp.outbox import Parcel, dispatch
+from orchestrator.workers.llama_cpp.pace import Pace
 from orchestrator.workers.llama_cpp.prefix_cache import Memory, PrefixCache
-from orchestrator.workers.llama_cpp.work import Job, Task
+from orchestrator.workers.llama_cpp.work import Chore, Job, Task
 
 _logger = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 _HEADROOM_TOKENS = 16
 """Cells kept for each live task when another is admitted, so that it is not thrown out again at once."""
-_SMALLEST_CHUNK = 32
-_BUSY_STEP_S = 0.1
-_READING_STEP_S = 0.4
-"""Seconds that reading prompts may add to a batch while others write, and while none does."""
 
 
 class Runner(Memory, Protocol):
@@ -47,18 +43,6 @@ class Runner(Memory, Protocol):
 
     def logits(self, index: int) -> FloatRow:
         """Logits of one of its rows."""
-        ...
-
-
-class Chore(Protocol):
-    """Other work for the thread, done in pieces between batches."""
-
-    def advance(self) -> bool:
-        """Does a piece; True when nothing is left."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """Ends it with an error."""
         ...
 
 
@@ -87,14 +71,11 @@ class DecodeLoop:
         self.cache = cache
         self.counters = Counters()
         self.failure: str | None = None
+        self.mailbox = Mailbox(self.closed_error)
         self._model_name = model_name
         self._is_deterministic = is_deterministic
         self._max_live = 1 if is_deterministic else max_live
         self._on_exit = on_exit
-        self._commands: deque[Callable[[], None]] = deque()
-        self._wake = threading.Event()
-        self._gate = threading.Lock()  # invariant: no command is added once _has_ended
-        self._has_ended = False
         self._is_closing = False
         self._queue = FairQueue()
         self._live: dict[Task, None] = {}
@@ -102,7 +83,7 @@ class DecodeLoop:
         self._news: dict[GenerationJob, None] = {}
         self._order = 0
         self._current: Job | None = None
-        self._row_seconds = 0.005
+        self._pace = Pace(runner.batch_tokens, is_fixed=is_deterministic)
         self._thread = threading.Thread(target=self._run, name=f"llama_cpp-{model_name}", daemon=True)
 
     # Called from other threads.
@@ -111,53 +92,10 @@ class DecodeLoop:
         """Starts the thread."""
         self._thread.start()
 
-    def submit(self, command: Callable[[], None]) -> bool:
-        """Runs ``command`` in the thread before its next batch; commands keep their order.
-
-        Returns:
-            False if the thread has ended: the command will not run.
-        """
-        with self._gate:
-            if self._has_ended:
-                return False
-            self._commands.append(command)
-        self._wake.set()
-        return True
-
-    def wake(self) -> None:
-        """Tells the thread that something it may wait for has happened."""
-        self._wake.set()
-
-    async def call(self, function: Callable[[], _T]) -> _T:
-        """The result of ``function``, run in the thread.
-
-        Raises:
-            EngineFailed: The engine is closed.
-        """
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[_T] = loop.create_future()
-
-        def settle(act: Callable[[], None]) -> None:
-            if not result.done():
-                act()
-
-        def run() -> None:
-            try:
-                value = function()
-            except Exception as error:  # noqa: BLE001  handed to the caller
-                failure = error
-                post(loop, lambda: settle(lambda: result.set_exception(failure)))
-            else:
-                post(loop, lambda: settle(lambda: result.set_result(value)))
-
-        if not self.submit(run):
-            raise self.closed_error()
-        return await result
-
     def close(self) -> None:
         """Ends all work and the thread; blocks until it is gone."""
         self._is_closing = True
-        self._wake.set()
+        self.mailbox.wake()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -182,9 +120,14 @@ class DecodeLoop:
         """Takes in other work."""
         self._chores.append(chore)
 
+    def count_read(self, num_tokens: int) -> None:
+        """Takes note of tokens that a chore read."""
+        self.counters.prompt_tokens += num_tokens
+
     def cancel(self, job: Job, *, detail: str | None = None) -> None:
         """Ends a request; its live samples are finished with exact counts."""
         if job in self._queue.jobs:
+            self._take_off(job)
             job.cancel(detail)
             self._retire(job)
 
@@ -214,12 +157,11 @@ class DecodeLoop:
     def _run(self) -> None:
         try:
             while not self._is_closing:
-                self._wake.clear()
-                self._drain()
+                self.mailbox.empty()
                 has_worked = self._step()
                 self._deliver()
-                if not has_worked and not self._commands and not self._is_closing:
-                    self._wake.wait(self._seconds_to_deadline())
+                if not has_worked and not self._is_closing:
+                    self.mailbox.wait(self._seconds_to_deadline())
         except Exception as error:  # a bug here must end requests, not leave them waiting
             _logger.exception("the decode thread failed")
             self.failure = f"{type(error).__name__}: {error}"
@@ -227,15 +169,10 @@ class DecodeLoop:
             self._is_closing = True
             self._end_all()
 
-    def _drain(self) -> None:
-        while self._commands:
-            self._commands.popleft()()
-
     def _end_all(self) -> None:
-        with self._gate:
-            self._has_ended = True
+        self.mailbox.seal()
         error = self.closed_error()
-        self._drain()
+        self.mailbox.empty()
         for job in list(self._queue.jobs):
             job.fail(error)
         for chore in self._chores:
@@ -255,6 +192,8 @@ class DecodeLoop:
             if slices:
                 self._compute(slices)
                 has_worked = True
+        if not any(job.waiting for job in self._queue.jobs):  # before readers learn of it, so that they see it done
+            self.cache.trim_idle()
         for job in self._queue.jobs:
             job.flush()
         self.counters.live_sequences = len(self._live)
@@ -326,7 +265,7 @@ class DecodeLoop:
         self._queue.served(job)
         cached = len(lease.tokens)
         self.counters.recomputed_tokens += self.cache.count_recomputed(task.tokens, cached, salt=job.salt)
-        job.admitted(task, cached)
+        job.admitted(cached)
         if isinstance(task, Writing) and not task.num_pending:
             assert isinstance(job, GenerationJob)
             assert job.first_logits is not None
@@ -336,6 +275,7 @@ class DecodeLoop:
     def _stop(self, task: Task, *, keep: bool = True) -> None:
         """Takes a task off; its tokens stay cached, except in deterministic mode."""
         assert task.lease is not None
+        task.num_read = max(task.num_read, len(task.lease.tokens))
         self.cache.close(task.lease, keep=keep and not (self._is_deterministic and isinstance(task, Writing)))
         task.lease = None
         del self._live[task]
@@ -352,23 +292,25 @@ class DecodeLoop:
             slices = [part for part in slices if part.task is not victim]
         return slices
 
-    def _retire(self, job: Job) -> None:
+    def _take_off(self, job: Job) -> None:
         for task in list(job.live):
             self._stop(task)
+
+    def _retire(self, job: Job) -> None:
+        self._take_off(job)
+        if not job.is_read:
+            self._count_reading(job)
         job.waiting.clear()
         self._queue.remove(job)
 
     # Computing.
 
     def _planned(self, runnable: list[Task]) -> list[Slice]:
-        limit = self.runner.batch_tokens
-        if not self._is_deterministic:
-            is_writing = any(task.num_pending == 1 for task in runnable)
-            seconds = _BUSY_STEP_S if is_writing else _READING_STEP_S
-            limit = min(limit, max(int(seconds / self._row_seconds), _SMALLEST_CHUNK))
+        pending = [task.num_pending for task in runnable]
+        to_read = sum(count for count in pending if count > 1)
         slices = plan_batch(
             runnable,
-            prefill_tokens=limit,
+            prefill_tokens=self._pace.prefill_tokens(to_read, is_writing=1 in pending),
             batch_tokens=self.runner.batch_tokens,
             max_outputs=self.runner.max_outputs,
         )
@@ -397,12 +339,8 @@ class DecodeLoop:
             if task in self._live:
                 self._take_row(task, position, self.runner.logits(index))
         now = time.monotonic()
-        self._account(now, now - started, len(rows), self.counters.output_tokens - tokens_before)
-
-    def _account(self, now: float, seconds: float, num_rows: int, num_outputs: int) -> None:
-        self.counters.step(now, seconds, num_outputs)
-        if num_rows >= _SMALLEST_CHUNK:
-            self._row_seconds += 0.3 * (seconds / num_rows - self._row_seconds)
+        self._pace.note(len(rows), now - started)
+        self.counters.step(now, now - started, self.counters.output_tokens - tokens_before)
 
     def _take_row(self, task: Task, position: int, logits: FloatRow) -> None:
         job = task.job
@@ -419,12 +357,16 @@ class DecodeLoop:
             return
         assert task.lease is not None
         self._stop(task)
-        if isinstance(job, GenerationJob) and not job.is_read:
-            self.counters.prompt_tokens += len(job.prompt)
-            self.counters.cached_prompt_tokens += job.cached_tokens
+        if task is job.reading:
+            job.is_read = True
+            self._count_reading(job)
         job.ended(task)
         if not job.live and not job.waiting:
             self._queue.remove(job)
+
+    def _count_reading(self, job: Job) -> None:
+        self.counters.prompt_tokens += job.reading.num_read
+        self.counters.cached_prompt_tokens += job.cached_tokens
 
     def _broken(self, error: Exception) -> EngineFailed:
         return EngineFailed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from orchestrator.workers.llama_cpp.outbox import post
 from orchestrator.workers.llama_cpp.prefix_cache import Lease
@@ -23,6 +24,7 @@ class Task:
         tokens: All its tokens known so far.
         first_output: Position of the first token whose logits are wanted; those of all later ones are wanted too.
         lease: Its place in the cache while it is live.
+        num_read: How far its KV was computed (or found) when it was taken off.
         order: When it was admitted; later ones make room first.
     """
 
@@ -31,6 +33,7 @@ class Task:
         self.tokens = tokens
         self.first_output = first_output
         self.lease: Lease | None = None
+        self.num_read = 0
         self.order = 0
 
     @property
@@ -68,7 +71,11 @@ class Job:
         waiting: Tasks that are not live, first to be admitted first.
         live: Tasks that are.
         arrival: Order of submission.
+        reading: The task that reads the prompt, always the first to run.
+        is_read: Whether it is complete.
     """
+
+    reading: Task
 
     def __init__(self, *, tree_id: str, salt: str, priority: int, deadline: float | None) -> None:
         self.tree_id = tree_id
@@ -79,9 +86,18 @@ class Job:
         self.waiting: deque[Task] = deque()
         self.live: set[Task] = set()
         self.arrival = 0
+        self.is_read = False
+        self._cached_tokens: int | None = None
 
-    def admitted(self, task: Task, cached_tokens: int) -> None:
-        """A task became live with so many tokens from the cache."""
+    @property
+    def cached_tokens(self) -> int:
+        """How many tokens of the prompt came from the cache."""
+        return self._cached_tokens or 0
+
+    def admitted(self, cached_tokens: int) -> None:
+        """A task became live with so many tokens from the cache; only what the first one found was there before."""
+        if self._cached_tokens is None:
+            self._cached_tokens = cached_tokens
 
     def ended(self, task: Task) -> None:
         """A task took its last row."""
@@ -130,22 +146,21 @@ class Scoring(Task):
 
 
 class ReadingJob(Job):
-    """A single `Reading` or `Scoring` whose caller awaits the completed task."""
+    """A single `Reading` or `Scoring` whose caller awaits how many of its tokens were cached."""
 
     def __init__(self, *, salt: str = "") -> None:
         super().__init__(tree_id="", salt=salt, priority=0, deadline=None)
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[int] = self.loop.create_future()
-        self._cached_tokens: int | None = None
 
-    def admitted(self, task: Task, cached_tokens: int) -> None:  # noqa: ARG002  one interface
-        """Takes note of what the cache spared."""
-        if self._cached_tokens is None:
-            self._cached_tokens = cached_tokens
+    def add(self, task: Task) -> None:
+        """Names what is to be read."""
+        self.reading = task
+        self.waiting.append(task)
 
     def ended(self, task: Task) -> None:  # noqa: ARG002  one interface
         """Tells the caller."""
-        self._settle(lambda: self.done.set_result(self._cached_tokens or 0))
+        self._settle(lambda: self.done.set_result(self.cached_tokens))
 
     def cancel(self, detail: str | None) -> None:  # noqa: ARG002  one interface
         """Drops the work."""
@@ -162,3 +177,15 @@ class ReadingJob(Job):
                 act()
 
         post(self.loop, settle)
+
+
+class Chore(Protocol):
+    """Other work for the thread, done in pieces between batches."""
+
+    def advance(self) -> bool:
+        """Does a piece; True when nothing is left."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Ends it with an error."""
+        ...
