@@ -41,7 +41,15 @@ from orchestrator.controller.expansion import Expansion
 from orchestrator.controller.meter import JobMeter
 from orchestrator.controller.purchase import amount_of, sample_usage
 from orchestrator.engine import Embeds, Engine, FinishReason, Prompt, require
-from orchestrator.errors import LeaseLost, PolicyFailed, StoreFailed, TtcError, UnknownName, from_fields
+from orchestrator.errors import (
+    LeaseLost,
+    PolicyFailed,
+    ReplayDiverged,
+    StoreFailed,
+    TtcError,
+    UnknownName,
+    from_fields,
+)
 from orchestrator.isolation import KillablePool
 from orchestrator.journal import Json, RecordedAction, encode_action, roots_of
 from orchestrator.monitors import AnswerComplete
@@ -130,7 +138,10 @@ class Performer:
                 await self._settle_cut_short(position, action, recorded)
                 raise from_fields(recorded.done["error"])
         elif self._is_offline and not (recorded is not None and isinstance(action, AskHuman)):
-            raise PolicyFailed(f"the journal ends before action {position} ({encoded['type']}); it cannot be replayed")
+            reason = f"the journal ends before action {position} ({encoded['type']})"
+            if self._run.recording.final is not None:
+                raise ReplayDiverged(f"{reason}, though its job was finished: the policy changed", position=position)
+            raise PolicyFailed(f"{reason}; it cannot be replayed")
         self._add_roots(action)
         self._spent = Usage()
         try:
