@@ -113,14 +113,19 @@ class Direct:
         return watch.stop(tokens)
 
 
-async def run_engine(engine: LlamaCppEngine, prompt: tuple[int, ...], num_samples: int, tokens: int) -> Run:
-    """Samples of one prompt, in one request; the prompt must not be in the cache."""
-    request = GenerateRequest(
+def sampled(engine: LlamaCppEngine, prompt: tuple[int, ...], num_samples: int, tokens: int) -> GenerateRequest:
+    """A request for samples of one prompt."""
+    return GenerateRequest(
         request_id=f"bench-{time.perf_counter_ns()}",
         prompt=Prompt((), (Span("", prompt, engine.describe().tokenizer),)),
         samples=tuple(SampleSpec(seed, tokens) for seed in range(num_samples)),
         sampling=Sampling(temperature=TEMPERATURE),
     )
+
+
+async def run_engine(engine: LlamaCppEngine, prompt: tuple[int, ...], num_samples: int, tokens: int) -> Run:
+    """Samples of one prompt, in one request; the prompt must not be in the cache."""
+    request = sampled(engine, prompt, num_samples, tokens)
     written = 0
     watch = Stopwatch()
     async for event in engine.generate(request):
@@ -189,6 +194,24 @@ async def under_load(setup: Setup, engine: LlamaCppEngine) -> dict[str, list[flo
     return rates
 
 
+async def prompt_counts(engine: LlamaCppEngine, tokens: int) -> dict[str, int]:
+    """What the engine's counters say of a prompt that eight samples share, and of the same request once more."""
+    prompt = prompt_of(engine, 20_000)
+    counts = {"prompt": len(prompt)}
+    for name in ("first", "again"):
+        before = await engine.health()
+        async for event in engine.generate(sampled(engine, prompt, NUM_SAMPLES, tokens)):
+            if isinstance(event, Prefilled):
+                counts[f"{name}_prefilled"], counts[f"{name}_prefilled_cached"] = (
+                    event.prompt_tokens,
+                    event.cached_tokens,
+                )
+        after = await engine.health()
+        counts[f"{name}_counted"] = after.prompt_tokens - before.prompt_tokens
+        counts[f"{name}_counted_cached"] = after.cached_prompt_tokens - before.cached_prompt_tokens
+    return counts
+
+
 async def measure(setup: Setup) -> dict[str, Any]:  # Any: JSON
     """All figures of one model."""
     engine = await open_engine(
@@ -201,6 +224,7 @@ async def measure(setup: Setup) -> dict[str, Any]:  # Any: JSON
     try:
         rounds = await compare(setup, engine)
         load = await under_load(setup, engine)
+        counts = await prompt_counts(engine, 4)
         await engine.check_integrity()
         health = await engine.health()
     finally:
@@ -216,6 +240,7 @@ async def measure(setup: Setup) -> dict[str, Any]:  # Any: JSON
         "cpu_ratio_to_direct": ratios(cpu_rates),
         "output_tokens": {name: [run.tokens for run in runs] for name, runs in rounds.items()},
         "under_load_tokens_per_s": {name: spread(values) for name, values in load.items()},
+        "prompt_tokens_of_8_samples": counts,
         "resident_cells": health.resident_kv_cells,
         "peak_cells": health.peak_kv_cells,
         "recomputed_tokens": health.recomputed_tokens,
@@ -295,6 +320,8 @@ def page(results: list[dict[str, Any]]) -> str:  # Any: JSON
             f"| running a busy Python thread | {_cell(load['busy_thread'])} |",
             f"| saturating its event loop | {_cell(load['busy_event_loop'])} |",
             "",
+            _counts_line(result["prompt_tokens_of_8_samples"]),
+            "",
             f"At most {setup['tokens']} tokens a sample, temperature {TEMPERATURE}, {setup['threads']} thread(s), "
             f"{setup['repetitions']} repetitions; {result['resident_cells']} of {setup['cells']} KV cells resident at "
             f"the end, {result['peak_cells']} at most; {result['integrity']}.",
@@ -302,6 +329,14 @@ def page(results: list[dict[str, Any]]) -> str:  # Any: JSON
             f"commit {result['commit']}; load average {result['load_average_1min']:.1f}.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _counts_line(counts: dict[str, int]) -> str:
+    return (
+        f"{NUM_SAMPLES} samples of a prompt of {counts['prompt']} tokens: the engine counts {counts['first_counted']} "
+        f"prompt tokens, {counts['first_counted_cached']} of them cached; the same request again counts "
+        f"{counts['again_counted']}, {counts['again_counted_cached']} cached."
+    )
 
 
 def _cell(values: dict[str, float], digits: int = 1) -> str:
