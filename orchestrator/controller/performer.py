@@ -42,6 +42,7 @@ from orchestrator.controller.meter import JobMeter
 from orchestrator.controller.purchase import amount_of, sample_usage
 from orchestrator.engine import Embeds, Engine, FinishReason, Prompt, require
 from orchestrator.errors import (
+    BudgetExhausted,
     LeaseLost,
     PolicyFailed,
     ReplayDiverged,
@@ -52,6 +53,7 @@ from orchestrator.errors import (
 )
 from orchestrator.isolation import KillablePool
 from orchestrator.journal import Json, RecordedAction, encode_action, roots_of
+from orchestrator.ledger import Reservation
 from orchestrator.monitors import AnswerComplete
 from orchestrator.sampling import GREEDY
 from orchestrator.scoring_guard import GuardedVerifier
@@ -142,9 +144,9 @@ class Performer:
             if self._run.recording.final is not None:
                 raise ReplayDiverged(f"{reason}, though its job was finished: the policy changed", position=position)
             raise PolicyFailed(f"{reason}; it cannot be replayed")
-        self._add_roots(action)
         self._spent = Usage()
         try:
+            self._add_roots(action)
             return await handler(position, action, encoded, recorded)
         except TtcError as error:
             self._note_done(position, encoded, {}, error=error)
@@ -165,6 +167,8 @@ class Performer:
         """
         for root in roots_of(action):
             if root["id"] not in self._run.tree:
+                if not root.get("messages"):
+                    raise PolicyFailed(f"node {root['id']!r} has neither a parent nor a conversation")
                 self._run.tree.add(Node.from_json(root, {}))
         for node in _extended_by(action):
             if node.id not in self._run.tree:
@@ -220,6 +224,13 @@ class Performer:
         except TimeoutError:
             if scope.expired():
                 self._run.check_interruption()
+            raise
+
+    def _reserved(self, amount: Amount) -> Reservation:
+        try:
+            return self._run.ledger.reserve(amount)
+        except BudgetExhausted as error:
+            self._run.note_limit(error)
             raise
 
     def _spend(self, usage: Usage) -> None:
@@ -404,7 +415,7 @@ class Performer:
         cost = engine.describe().cost
         bound = sum(len(node.text.encode()) + 8 for node in action.nodes)
         usage = sample_usage(cost, context_tokens=bound, prompt_tokens=bound, cached_tokens=0, output_tokens=0)
-        reservation = self._run.ledger.reserve(amount_of(usage))
+        reservation = self._reserved(amount_of(usage))
         try:
             await self._note_paid_work(position, reservation.amount)
             embedded = await self._until_interrupted(embedder.embed([node.text for node in action.nodes]))
@@ -462,7 +473,7 @@ class Performer:
             value = json.loads(json.dumps(value, allow_nan=False))  # the same as a replay will have
         except TimeoutError:
             raise PolicyFailed(f"Compute({encoded['fn']}) took longer than {COMPUTE_TIMEOUT_S:g} s") from None
-        except TtcError:
+        except (BudgetExhausted, StoreFailed, LeaseLost):
             raise
         except Exception as error:
             raise PolicyFailed(f"Compute({encoded['fn']}) failed: {error}") from error
@@ -478,7 +489,7 @@ class Performer:
         if tool is None:
             raise UnknownName(kind="tool", name=action.name, known=self._run.tools)
         self._begin(position, action, encoded, recorded)
-        reservation = self._run.ledger.reserve(Amount(tool_calls=1))
+        reservation = self._reserved(Amount(tool_calls=1))
         try:
             await self._note_paid_work(position, reservation.amount)
         except BaseException:
@@ -583,6 +594,8 @@ def _check_expand(action: Expand) -> None:
         raise PolicyFailed(f"Expand has {len(action.nodes)} nodes and {len(counts)} sample counts")
     if any(count < 0 for count in counts):
         raise PolicyFailed(f"Expand asks for a negative number of samples: {counts}")
+    if not all(isinstance(stop, str) and stop for stop in action.stop):
+        raise PolicyFailed(f"Expand needs stop strings that are not empty, not {action.stop!r}")
     if action.max_tokens is not None and action.max_tokens < 1:
         raise PolicyFailed(f"Expand needs max_tokens of at least 1, not {action.max_tokens}")
 

@@ -108,7 +108,7 @@ def test_next_after_the_end_is_none_as_often_as_it_is_asked() -> None:
         stream = yield Start(Expand([query.root], 1))
         ends = []
         for _ in range(4):
-            ends.append((yield Next(stream)) is None)  # noqa: PERF401  # no yield in comprehensions
+            ends.append((yield Next(stream)) is None)  # no yield in comprehensions
         return Answer(str(ends))
 
     assert run_virtual(run_job(policy)).result.text == "[False, True, True, True]"
@@ -138,7 +138,7 @@ def test_two_interleaved_streams_share_a_budget_without_deadlock(cap: int) -> No
     def policy(query: Any, ctx: Any) -> Any:
         streams = []
         for _ in range(2):
-            streams.append((yield Start(Expand([query.root], 8, max_tokens=90), parallel=3)))  # noqa: PERF401
+            streams.append((yield Start(Expand([query.root], 8, max_tokens=90), parallel=3)))
         alive, nodes = [True, True], []
         while any(alive):
             for number, stream in enumerate(streams):
