@@ -1,0 +1,59 @@
+"""How often a model in PyTorch solves dev problems, by task and complexity: pass@1, and pass@k without bias."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from math import comb
+
+from orchestrator.bench.lab.generation import sample
+from orchestrator.bench.lab.model import Llama
+from orchestrator.bench.lab.tokenizer import decode, prompt_ids
+from orchestrator.bench.tasks import TASKS, draw_distinct, is_solved
+
+Grid = Mapping[str, Sequence[int]]
+"""Complexities by task."""
+
+FULL: Grid = {name: task.complexities for name, task in TASKS.items()}
+QUICK: Grid = {"expression": (6, 12, 18, 24), "countdown": (1, 4, 7), "sudoku6": (8, 12, 16, 20)}
+
+
+def pass_at(k: int, num_samples: int, num_right: int) -> float:
+    """Unbiased estimate of the chance that one of k samples is right (Chen et al., 2021)."""
+    if num_samples - num_right < k:
+        return 1.0
+    return 1.0 - comb(num_samples - num_right, k) / comb(num_samples, k)
+
+
+def accuracy(
+    model: Llama, grid: Grid, *, num_problems: int, num_samples: int, temperature: float, seed: int
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By task and complexity: how many dev problems, pass@1, and pass@``num_samples``."""
+    cells: list[tuple[str, int, list[str]]] = []
+    for name, complexities in grid.items():
+        for complexity in complexities:
+            rng = random.Random(f"{seed}/{name}/{complexity}")
+            cells.append((name, complexity, draw_distinct(TASKS[name], rng, complexity, "dev", num_problems)))
+    prompts = [prompt_ids(problem) for _, _, problems in cells for problem in problems for _ in range(num_samples)]
+    texts = iter(sample(model, prompts, temperature=temperature, seed=seed))
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for name, complexity, problems in cells:
+        rights = [
+            sum(is_solved(TASKS[name], problem, decode(next(texts))) for _ in range(num_samples))
+            for problem in problems
+        ]
+        count = max(len(rights), 1)
+        result.setdefault(name, {})[str(complexity)] = {
+            "problems": len(rights),
+            "pass@1": round(sum(rights) / num_samples / count, 4),
+            f"pass@{num_samples}": round(sum(right > 0 for right in rights) / count, 4),
+        }
+    return result
+
+
+def brief(result: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Pass@1 in one line."""
+    return "; ".join(
+        f"{name} " + " ".join(f"{complexity}:{cell['pass@1']:.2f}" for complexity, cell in cells.items())
+        for name, cells in result.items()
+    )

@@ -1,0 +1,79 @@
+"""Labels for single steps by Monte-Carlo rollouts: "+" if a stronger model still reaches a right answer from there.
+
+After Math-Shepherd (Wang et al., 2024), hard labels. A false step is not undone later, so labels of one solution are a
+run of "+" and then a run of "-"; the border is found by bisection (as in OmegaPRM, Luo et al., 2024), and solutions
+that end well need no rollout at all.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from orchestrator.bench.lab.generation import sample
+from orchestrator.bench.lab.model import Llama
+from orchestrator.bench.lab.tokenizer import TAG_TEXT, decode, encode, prompt_ids
+from orchestrator.bench.tasks import TASKS, Split, draw, is_solved, steps_of
+from orchestrator.bench.tasks.task import STEP_DELIMITER
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A sampled solution.
+
+    Attributes:
+        task, complexity, problem: What it is of.
+        steps: Its steps.
+        num_good: So many steps from the first on are "+".
+    """
+
+    task: str
+    complexity: int
+    problem: str
+    steps: tuple[str, ...]
+    num_good: int
+
+
+def labelled(writer: Llama, roller: Llama, *, count: int, split: Split, num_rollouts: int, seed: int) -> list[Labelled]:
+    """Solutions by ``writer`` at temperature 1 of random problems of all complexities, labelled by ``roller``."""
+    rng = random.Random(f"labels/{seed}")
+    cases = []
+    for _ in range(count):
+        task = TASKS[rng.choice(tuple(TASKS))]
+        complexity = rng.choice(task.complexities)
+        cases.append((task, complexity, draw(task, rng, complexity, split).problem))
+    texts = sample(writer, [prompt_ids(problem) for _, _, problem in cases], seed=seed)
+    solutions = [steps_of(decode(text)) for text in texts]
+    is_right = [
+        is_solved(task, problem, STEP_DELIMITER.join(steps))
+        for (task, _, problem), steps in zip(cases, solutions, strict=True)
+    ]
+    # The border lies in [low, high]: `low` steps are known good, more than `high` known bad.
+    bounds = [
+        [len(steps), len(steps)] if right else [0, len(steps) - 1]
+        for steps, right in zip(solutions, is_right, strict=True)
+    ]
+    wave = 0
+    while open_cases := [index for index, (low, high) in enumerate(bounds) if low < high]:
+        wave += 1
+        middles = {index: (bounds[index][0] + bounds[index][1] + 1) // 2 for index in open_cases}
+        prompts = [_prefix(cases[index][2], solutions[index][: middles[index]]) for index in open_cases]
+        tails = sample(roller, [prompt for prompt in prompts for _ in range(num_rollouts)], seed=seed * 100 + wave)
+        for number, index in enumerate(open_cases):
+            task, _, problem = cases[index]
+            begun = STEP_DELIMITER.join([*solutions[index][: middles[index]], ""])
+            own = tails[number * num_rollouts : (number + 1) * num_rollouts]
+            if any(is_solved(task, problem, begun + decode(tail)) for tail in own):
+                bounds[index][0] = middles[index]
+            else:
+                bounds[index][1] = middles[index] - 1
+    return [
+        Labelled(task.name, complexity, problem, tuple(steps), low)
+        for (task, complexity, problem), steps, (low, _) in zip(cases, solutions, bounds, strict=True)
+        if not any(TAG_TEXT in step for step in steps)
+    ]
+
+
+def _prefix(problem: str, steps: Sequence[str]) -> bytes:
+    return prompt_ids(problem) + encode(STEP_DELIMITER.join([*steps, ""]))
