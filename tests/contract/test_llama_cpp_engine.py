@@ -42,7 +42,7 @@ class TestTheEmbeddedEngine(
     EngineContract, TokenizesContract, ScoresTokensContract, EmbedsContract, GivesLogitsContract
 ):
     is_deterministic = False
-    tolerance = 0.05  # batches of different shapes; see DESIGN on determinism
+    tolerance = 0.05  # batches of different shapes; see docs/design/embedded_engine.md
 
     @pytest.fixture
     async def engine(self, model_path: Path) -> AsyncIterator[Engine]:
