@@ -387,7 +387,23 @@ def test_everything_that_is_exported_exists_and_is_sorted() -> None:
     assert set(orchestrator.__all__) <= set(namespace)
 
 
-HEAVY = ["llama_cpp", "math_verify", "sympy", "aiohttp", "ray", "vllm", "redis", "fastapi", "langchain_core", "rich", "click", "uvicorn", "scipy", "torch", "antlr4"]
+HEAVY = (
+    "llama_cpp",
+    "math_verify",
+    "sympy",
+    "aiohttp",
+    "ray",
+    "vllm",
+    "redis",
+    "fastapi",
+    "langchain_core",
+    "rich",
+    "click",
+    "uvicorn",
+    "scipy",
+    "torch",
+    "antlr4",
+)
 
 
 def test_importing_the_library_pulls_in_nothing_heavy() -> None:

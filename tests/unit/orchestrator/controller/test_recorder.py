@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from orchestrator.controller import Recorder
+from orchestrator.errors import LeaseLost, StoreFailed
+from orchestrator.events import Event
+from orchestrator.store import JobState, JournalRow
+
+
+class Journal:
+    """A store that takes its time."""
+
+    is_durable = True
+
+    def __init__(self) -> None:
+        self.rows: list[JournalRow] = []
+        self.num_appends = 0
+        self.num_writing = 0
+        self.states: list[JobState | None] = []
+        self.error: Exception | None = None
+        self.pause_s = 0.01
+
+    async def append(
+        self, job_id: str, epoch: int, rows: Sequence[JournalRow], *, state: Any = None, result: Any = None
+    ) -> None:
+        self.num_writing += 1
+        assert self.num_writing == 1, "one append at a time"
+        await asyncio.sleep(self.pause_s)
+        self.num_writing -= 1
+        if self.error is not None:
+            raise self.error
+        assert not rows or rows[0].seq == len(self.rows), "positions follow each other"
+        self.rows += rows
+        self.states.append(state)
+        self.num_appends += 1
+
+    async def read(self, job_id: str, *, after: int = -1) -> list[JournalRow]:
+        return self.rows[after + 1 :]
+
+
+def a_recorder(journal: Any, told: list[Event] | None = None) -> Recorder:
+    publish = None if told is None else told.append
+    return Recorder(journal, job_id="j", epoch=1, next_seq=0, publish=publish)
+
+
+async def test_rows_that_are_noted_meanwhile_share_one_append() -> None:
+    journal = Journal()
+    recorder = a_recorder(journal)
+
+    async def write(number: int) -> None:
+        recorder.add("mark", {"n": number})
+        await recorder.flush()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(50):
+            tasks.create_task(write(number))
+    assert [row.data["n"] for row in journal.rows] == list(range(50))
+    assert journal.num_appends <= 2
+
+
+async def test_watchers_are_told_once_rows_are_durable_and_in_order() -> None:
+    journal, told = Journal(), []
+    recorder = a_recorder(journal, told)
+    recorder.add("begin", {})
+    assert told == []
+    await recorder.flush()
+    await recorder.write("done", {"a": 0})
+    assert [(event.kind, event.seq) for event in told] == [("begin", 0), ("done", 1)]
+
+
+async def test_a_writer_that_is_cancelled_loses_no_row_and_spoils_no_position() -> None:
+    journal, told = Journal(), []
+    recorder = a_recorder(journal, told)
+    task = asyncio.create_task(recorder.write("mark", {"n": 0}))
+    await asyncio.sleep(0.002)
+    task.cancel()
+    await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await recorder.write("mark", {"n": 1})
+    assert [row.data["n"] for row in journal.rows] == [0, 1]
+    assert len(told) == 2
+
+
+async def test_a_writer_that_is_cancelled_while_it_waits_for_its_turn_leaves_its_row_to_the_next() -> None:
+    journal = Journal()
+    recorder = a_recorder(journal)
+    first = asyncio.create_task(recorder.write("mark", {"n": 0}))
+    second = asyncio.create_task(recorder.write("mark", {"n": 1}))
+    await asyncio.sleep(0.002)
+    second.cancel()
+    await first
+    await recorder.flush()
+    assert [row.data["n"] for row in journal.rows] == [0, 1]
+
+
+@pytest.mark.parametrize("error", [StoreFailed("full"), LeaseLost("gone", job_id="j", epoch=1)])
+async def test_a_failure_is_final(error: Exception) -> None:
+    journal = Journal()
+    recorder = a_recorder(journal)
+    journal.error = error
+    with pytest.raises(type(error)):
+        await recorder.write("mark", {})
+    journal.error = None
+    with pytest.raises(type(error)):
+        await recorder.write("mark", {})
+    assert journal.rows == []
+
+
+async def test_a_foreign_exception_of_a_store_is_a_store_failure() -> None:
+    journal = Journal()
+    journal.error = TypeError("not JSON")
+    with pytest.raises(StoreFailed, match="not JSON"):
+        await a_recorder(journal).write("mark", {})
+
+
+async def test_letting_go_drops_what_is_not_durable() -> None:
+    journal = Journal()
+    recorder = a_recorder(journal)
+    await recorder.write("mark", {"n": 0})
+    recorder.add("mark", {"n": 1})
+    await recorder.let_go(JobState.QUEUED)
+    assert len(journal.rows) == 1
+    assert journal.states[-1] is JobState.QUEUED
+
+
+async def test_a_state_is_written_without_rows_too() -> None:
+    journal = Journal()
+    recorder = a_recorder(journal)
+    await recorder.flush()
+    assert journal.num_appends == 0
+    await recorder.flush(state=JobState.SUCCEEDED, result={})
+    assert journal.states == [JobState.SUCCEEDED]
