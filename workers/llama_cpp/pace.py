@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 _SMALLEST_CHUNK = 32
-"""Rows that a batch may always read; 128 cost 8 to 17 % less per row on models of 135 and 500 million parameters."""
+"""Rows that a batch may always read."""
+_EFFICIENT_CHUNK = 128
+"""Rows that cost 8 to 17 % less each than in chunks of 32, on models of 135 and 500 million parameters on a CPU;
+more rows are not cheaper still."""
 _BUSY_STEP_S = 0.1
 """Seconds that reading prompts may add to a batch while others write."""
-_READING_STEP_S = 1.0
-"""The same while none does: no sample stalls, and rows cost least in chunks of about 128."""
+_READING_STEP_S = 0.4
+"""The same while none does."""
+_EFFICIENT_STEP_S = 1.5
+"""The same for an efficient chunk: no sample stalls meanwhile, only a cancellation or a new request waits."""
 
 
 class Pace:
@@ -39,7 +44,9 @@ class Pace:
         """
         if self._is_fixed:
             return self._batch_tokens
-        seconds = _BUSY_STEP_S if is_writing else _READING_STEP_S
-        most = min(self._batch_tokens, max(int(seconds / self._row_s), _SMALLEST_CHUNK))
+        if is_writing:
+            return min(self._batch_tokens, max(int(_BUSY_STEP_S / self._row_s), _SMALLEST_CHUNK))
+        efficient = min(int(_EFFICIENT_STEP_S / self._row_s), _EFFICIENT_CHUNK)
+        most = min(self._batch_tokens, max(int(_READING_STEP_S / self._row_s), efficient, _SMALLEST_CHUNK))
         num_chunks = -(-pending // most)
-        return -(-pending // num_chunks) if num_chunks > 1 and not is_writing else most
+        return -(-pending // num_chunks) if num_chunks > 1 else most

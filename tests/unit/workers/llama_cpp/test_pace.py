@@ -12,8 +12,8 @@ def learned(row_s: float) -> Pace:
     return pace
 
 
-def test_a_prompt_that_takes_less_than_a_second_is_read_in_one_batch() -> None:
-    assert learned(0.008).prefill_tokens(102, is_writing=False) >= 102
+def test_a_prompt_of_128_tokens_is_read_in_one_batch_if_that_takes_about_a_second() -> None:
+    assert learned(0.010).prefill_tokens(128, is_writing=False) >= 128
 
 
 def test_a_longer_prompt_is_cut_evenly() -> None:
@@ -28,7 +28,7 @@ def test_a_longer_prompt_is_cut_evenly() -> None:
 def test_samples_that_write_wait_less_for_a_prompt_than_nobody_does() -> None:
     pace = learned(0.002)
     assert pace.prefill_tokens(400, is_writing=True) in {49, 50}
-    assert pace.prefill_tokens(400, is_writing=False) >= 400
+    assert pace.prefill_tokens(400, is_writing=False) == 134
 
 
 def test_a_slow_model_still_reads_32_tokens_at_once() -> None:
