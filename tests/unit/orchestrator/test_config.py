@@ -49,11 +49,6 @@ def test_a_value_that_cannot_be_used_is_named_with_its_variable(
 def test_a_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TTC_OPENAI__API_KEY", "sk-secret")
     assert "sk-secret" not in repr(read_settings())
-    monkeypatch.setenv("TTC_OPENAI", '{"api_key": 5}')
-    try:
-        read_settings()
-    except InvalidRequest as error:
-        assert "sk-secret" not in str(error)
 
 
 @pytest.mark.parametrize("text", ["model = ", "\x00\xff", "[llama_cpp"])
