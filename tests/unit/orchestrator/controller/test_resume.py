@@ -13,7 +13,7 @@ from orchestrator.errors import BudgetExhausted, JobConflict, LeaseLost, ReplayD
 from orchestrator.job import JobSpec
 from orchestrator.journal import Recording
 from orchestrator.store import JournalRow
-from orchestrator.testing import Latency, arithmetic, judge
+from orchestrator.testing import Fault, Latency, arithmetic, judge, on_calls
 from orchestrator.testing.virtual_time import VirtualClock, run_virtual
 
 from .jobs import PROBLEM, DurableMemory, Ran, an_engine, assert_same, life_of, resumed, run_job
@@ -339,3 +339,22 @@ def test_compute_is_not_run_again_by_a_replay() -> None:
 
     ran = asyncio.run(real())
     assert ran.result.text == "6"
+
+
+@pytest.mark.parametrize("after", [0, 20, 45])
+def test_a_job_whose_engine_failed_resumes_from_any_row_to_the_same_texts(after: int) -> None:
+    fault = Fault(after_tokens=after)
+
+    async def first_life() -> Ran:
+        engine = an_engine(
+            arithmetic(accuracy=0.5), latency=SLOW, tokens_per_delta=8, faults=on_calls({0: fault, 2: fault})
+        )
+        return await run_job("self_consistency", engine, params={"n": 3}, seed=4)
+
+    ran = run_virtual(first_life())
+    assert sum(row.kind == "dispatch" for row in ran.rows) > 2
+    texts = [node.text for node in ran.result.tree]
+    for cut in range(len(ran.rows)):
+        result, _, counted = next_life(ran, ran.rows[:cut], "self_consistency")
+        assert [node.text for node in result.tree] == texts
+        assert paid_by(ran.rows[:cut]) + counted <= result.usage.total_tokens
