@@ -1,10 +1,9 @@
-"""How often a model in PyTorch solves dev problems, by task and complexity: pass@1, and pass@k without bias."""
+"""How often a model in PyTorch solves dev problems, by task and complexity: pass@1 and pass@k."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from math import comb
 
 from orchestrator.bench.lab.generation import sample
 from orchestrator.bench.lab.model import Llama
@@ -16,13 +15,6 @@ Grid = Mapping[str, Sequence[int]]
 
 FULL: Grid = {name: task.complexities for name, task in TASKS.items()}
 QUICK: Grid = {"expression": (6, 12, 18, 24), "countdown": (1, 4, 7), "sudoku6": (8, 12, 16, 20)}
-
-
-def pass_at(k: int, num_samples: int, num_right: int) -> float:
-    """Unbiased estimate of the chance that one of k samples is right (Chen et al., 2021)."""
-    if num_samples - num_right < k:
-        return 1.0
-    return 1.0 - comb(num_samples - num_right, k) / comb(num_samples, k)
 
 
 def accuracy(

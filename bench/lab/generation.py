@@ -24,7 +24,7 @@ def sample(
     batch_rows: int = 4096,
     seed: int = 0,
 ) -> list[bytes]:
-    """One continuation of each prompt, without EOS; those that reach a limit break off.
+    """One continuation of each prompt, without EOS; those that reach a limit break off, and are empty where the prompt does.
 
     Args:
         model: On any device; bfloat16 is used on GPUs.
@@ -35,7 +35,8 @@ def sample(
         batch_rows: Prompts run at once, longest first.
         seed: Of the sampling.
     """
-    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
+    fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < max_length]
+    order = sorted(fitting, key=lambda index: -len(prompts[index]))
     generator = torch.Generator(model.rotation.device).manual_seed(seed)
     results: list[bytes] = [b""] * len(prompts)
     for start in range(0, len(order), batch_rows):

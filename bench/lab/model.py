@@ -132,7 +132,8 @@ def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotary positions on [rows, heads, length, head width]."""
     left, right = x.chunk(2, dim=-1)
     cosines, sines = rotation.to(x.dtype)
-    return x * cosines + torch.cat([-right, left], dim=-1) * sines
+    turned: Tensor = x * cosines + torch.cat([-right, left], dim=-1) * sines
+    return turned
 
 
 def save(model: Llama, path: Path, facts: dict[str, Any]) -> None:  # Any: JSON values

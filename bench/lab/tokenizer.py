@@ -7,6 +7,7 @@ written as U+2581 in the vocabulary. Ids that the tasks use are below 256 and fi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -63,6 +64,7 @@ _MARKS = {piece: chr(0xE000 + index) for index, piece in enumerate(PIECES)}
 _TABLE = {ord(text): chr(index) for text, index in _IDS.items() if len(text) == 1} | {
     ord(mark): chr(_IDS[piece]) for piece, mark in _MARKS.items()
 }
+_FOREIGN = re.compile(f"[^{re.escape(''.join(map(chr, _TABLE)))}]")
 assert max(map(ord, _TABLE.values())) < 256
 
 
@@ -74,10 +76,9 @@ def encode(text: str) -> bytes:
     """
     for piece, mark in _MARKS.items():
         text = text.replace(piece, mark)
-    try:
-        return text.translate(_TABLE).encode("latin-1")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"no text of the tasks: {text[:80]!r}") from error
+    if _FOREIGN.search(text):
+        raise ValueError(f"no text of the tasks: {text[:80]!r}")
+    return text.translate(_TABLE).encode("latin-1")
 
 
 def decode(ids: Iterable[int]) -> str:

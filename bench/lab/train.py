@@ -33,6 +33,7 @@ _WARMUP_STEPS = 200
 _SAVE_EVERY_S = 45.0
 _FINAL_SHARE = 0.02
 """Of the peak learning rate, reached when the time is up."""
+_GRACE_S = 15.0
 _TIME_SHARES = {"draft": 0.35, "prm": 0.6, "small": 0.8, "large": 1.0}
 """Of the time for training: the device is shared, and what the smaller ones leave goes to the larger ones."""
 
@@ -106,7 +107,8 @@ def train_one(name: str, options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")
     log = Log(out / "train.jsonl", model=name)
-    model, facts = Llama(SIZES[name]).to(device), {"steps": 0, "tokens": 0, "train_s": 0.0, "seeds": []}
+    model = Llama(SIZES[name]).to(device)
+    facts: dict[str, Any] = {"steps": 0, "tokens": 0, "train_s": 0.0, "seeds": []}  # Any: JSON values
     if options.resume and (stored := Path(options.resume) / f"{name}.pt").exists():
         model, facts = load(stored, device)
     optimizer = optimizer_of(model, model.size.learning_rate, device)
@@ -189,21 +191,22 @@ def train_all(options: argparse.Namespace) -> int:
     command = [sys.executable, str(Path(__file__).with_name("bare.py")), "train", *sys.argv[1:]]
     command += ["--work", str(work), "--until", str(options.until)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "TORCHINDUCTOR_COMPILE_THREADS": "4"}
-    children = [
-        subprocess.Popen([*command, "--only", name], env=environment)  # noqa: S603  # our own words
-        for name in options.models
-    ]
-    grace_s = 20.0
-    for child in children:
-        try:
-            child.wait(max(options.until + grace_s - time.time(), 0.1))
-        except subprocess.TimeoutExpired:
-            child.kill()
+    children = {name: subprocess.Popen([*command, "--only", name], env=environment) for name in options.models}  # noqa: S603  # our own words
+    failed: set[str] = set()
+    while time.time() < options.until + _GRACE_S and any(child.poll() is None for child in children.values()):
+        for name, child in children.items():
+            if child.poll() and name not in failed and options.compile and options.until - time.time() > 90:
+                failed.add(name)
+                print(f"{name} failed and starts again, not compiled", flush=True)
+                children[name] = subprocess.Popen([*command, "--no-compile", "--only", name], env=environment)  # noqa: S603  # our own words
+        time.sleep(0.5)
+    for child in children.values():
+        child.kill()
     for writer in writers:
         writer.terminate()
         writer.join()
     shutil.rmtree(work, ignore_errors=True)
-    return sum(child.wait() != 0 for child in children)
+    return sum(child.wait() != 0 for child in children.values())
 
 
 def main() -> None:
