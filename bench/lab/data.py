@@ -63,8 +63,8 @@ def write_shards(folder: Path, seed: int, rows_per_shard: int) -> None:
     """Writes shards without end; a worker's whole life."""
     os.nice(5)
     rng = random.Random(seed)
-    number = 0
-    while os.getppid() != 1 and number < _MAX_SHARDS:
+    number, parent = 0, os.getppid()
+    while os.getppid() == parent and number < _MAX_SHARDS:
         shard = rows(rng, rows_per_shard if number else rows_per_shard // 4)
         partial = folder / f".{seed}-{number}.partial"
         with partial.open("wb") as file:

@@ -24,7 +24,7 @@ def sample(
     batch_rows: int = 4096,
     seed: int = 0,
 ) -> list[bytes]:
-    """One continuation of each prompt, without EOS; those that reach a limit break off, and are empty where the prompt does.
+    """One continuation of each prompt, without EOS; it breaks off at a limit, and is empty after too long a prompt.
 
     Args:
         model: On any device; bfloat16 is used on GPUs.
