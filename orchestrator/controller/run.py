@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
-from orchestrator.actions import Action, Answer, Conclude
-from orchestrator.budget import Amount
+from orchestrator.actions import Action, Answer
+from orchestrator.controller.answer_reserve import keep_answer_reserve
+from orchestrator.controller.best_so_far import Conclusions, majority, no_answer, whole_text
 from orchestrator.controller.context import Interruption, RunContext
-from orchestrator.controller.expansion import SHORTEST_GRANT_TOKENS
+from orchestrator.controller.past import account_for_the_past
 from orchestrator.controller.performer import Performer, WaitingForHuman, check_answer, let_go
-from orchestrator.controller.purchase import amount_of, prompt_bound, sample_amount, sample_usage
-from orchestrator.engine import Engine
+from orchestrator.controller.verdict import Ending, result_of
 from orchestrator.errors import (
     BudgetExhausted,
-    BudgetTooSmall,
-    ContextOverflow,
     LeaseLost,
-    NoAnswer,
     PolicyFailed,
     ReplayDiverged,
     StoreFailed,
@@ -34,13 +29,11 @@ from orchestrator.errors import (
 from orchestrator.events import Event
 from orchestrator.isolation import KillablePool
 from orchestrator.job import Result, StopReason
-from orchestrator.journal import LOST_ALLOWANCE_TOKENS, OpenRequest
 from orchestrator.policy import Policy, PolicyContext, PolicySpec, Query
 from orchestrator.sampling import derived_seed
 from orchestrator.scoring_guard import GuardedVerifier
 from orchestrator.store import JobState
-from orchestrator.tree import Node, path_tokens
-from orchestrator.usage import Usage
+from orchestrator.tree import Node
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,15 +46,6 @@ MAX_IDLE_ACTIONS = 10_000
 _CANCELLED = "cancelled"
 _FROM_OUTSIDE = frozenset({StopReason.CANCELLED, StopReason.DEADLINE, StopReason.OVERRUN})
 _ENDS_THE_RUN = (ReplayDiverged, StoreFailed, LeaseLost)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """How the policy's part of the job ended."""
-
-    answer: Answer | None = None
-    error: TtcError | None = None
-    question: str | None = None
 
 
 class JobRun:
@@ -121,8 +105,8 @@ class JobRun:
         timers: list[asyncio.TimerHandle] = []
         try:
             if not self._is_offline:
-                await self._account_for_the_past()
-                self._keep_answer_reserve()
+                await account_for_the_past(self._run)
+                keep_answer_reserve(self._run)
                 timers = self._set_timers()
             ending = await self._play()
             await self._performer.aclose()
@@ -131,7 +115,7 @@ class JobRun:
             if ending.question is None and ending.answer is None:
                 ending = await self._fall_back(ending)
         except TtcError as error:
-            ending = _Ending(error=error)
+            ending = Ending(error=error)
             if not self._position:
                 self._ended = 0, error
         finally:
@@ -140,85 +124,6 @@ class JobRun:
         return await self._conclude_job(ending)
 
     # -- before ------------------------------------------------------------------------------------------------
-
-    async def _account_for_the_past(self) -> None:
-        """Charges what earlier lives have paid, and what was in flight when the last one ended."""
-        recording = self._run.recording
-        self._run.usage = recording.usage
-        requests = recording.open_requests()
-        lost = Usage()
-        for position, request, units in requests:
-            lost += self._lost_in(position, request, units)
-        self._run.ledger.take_over(amount_of(recording.usage + lost), known_above=self._run.known_above)
-        self._run.usage += lost
-        if not requests:
-            return
-        names = [request.data["r"] for _, request, _ in requests]
-        await self._run.recorder.write("lost", {"usage": lost.to_json(), "requests": names})
-
-    def _lost_in(self, position: int, request: OpenRequest, units: list[int]) -> Usage:
-        data, mark = request.data, request.mark
-        if "reserved" in data:
-            amount = Amount.from_json(data["reserved"])
-            return Usage(
-                prompt_tokens=amount.total_tokens - amount.output_tokens,
-                output_tokens=amount.output_tokens,
-                model_calls=amount.model_calls,
-                tool_calls=amount.tool_calls,
-                flops=amount.flops,
-                picodollars=amount.picodollars,
-                lost_tokens=amount.total_tokens,
-                is_estimated=True,
-            )
-        action = self._run.recording.actions[position].action or {}
-        _, engine = self._run.fleet.resolve(action.get("expand", action).get("model", "small"))
-        description = engine.describe()
-        context: int = mark["prompt"] if "prompt" in mark else data["prompt"]
-        lost = Usage()
-        for unit, grant in zip(data["units"], data["grants"], strict=True):
-            if unit not in units:
-                continue
-            seen = mark.get("tokens", {}).get(str(unit), 0) + LOST_ALLOWANCE_TOKENS
-            tokens = min(grant, seen) if description.counts_exactly else grant
-            pays_prompt = unit == data["units"][0]
-            usage = sample_usage(
-                description.cost,
-                context_tokens=context,
-                prompt_tokens=context if pays_prompt else 0,
-                cached_tokens=mark.get("cached", 0) if pays_prompt else 0,
-                output_tokens=tokens,
-                is_estimated=True,
-            )
-            usage += Usage.from_json(data.get("before", {}).get(str(unit), {}))
-            lost += replace(usage, lost_tokens=usage.total_tokens)
-        return lost
-
-    def _keep_answer_reserve(self) -> None:
-        """Holds back what stating an answer costs, so that a job that is cut off still has one.
-
-        Raises:
-            BudgetTooSmall: Not even that fits.
-            ContextOverflow: The model cannot read the problem.
-        """
-        budget = self._run.spec.budget
-        _, engine = self._run.fleet.resolve(self._main_role())
-        context = prompt_bound(engine, self._run.tree.root.prompt(forced=self._run.reader.cue))
-        length = engine.describe().context_length
-        if context + 1 > length:
-            raise ContextOverflow(model=engine.describe().name, prompt_tokens=context, context_length=length)
-        wanted = min(budget.reserve_tokens, length - context)
-        hold = _conclusion_amount(engine, context, wanted)
-        caps = budget.caps()
-        if caps.get("model_calls") == 1:
-            hold = replace(hold, model_calls=0)  # the one call is better spent on a whole sample
-        if not self._run.recording.actions:
-            for name, cap in caps.items():
-                if getattr(hold, name) > cap:
-                    raise _too_small(name, cap, getattr(hold, name))
-        self._run.ledger.hold(hold)
-
-    def _main_role(self) -> str:
-        return "small" if "small" in self._run.fleet.roles else next(iter(self._run.fleet.models))
 
     def _set_timers(self) -> list[asyncio.TimerHandle]:
         left = self._run.remaining_s
@@ -244,17 +149,17 @@ class JobRun:
 
     # -- the policy --------------------------------------------------------------------------------------------
 
-    async def _play(self) -> _Ending:
+    async def _play(self) -> Ending:
         try:
             generator = self._start_policy()
         except Exception as raised:  # noqa: BLE001  # a policy is the user's code
-            return _Ending(error=self._policy_failed(raised))
+            return Ending(error=self._policy_failed(raised))
         try:
             return await self._drive(generator)
         finally:
             _close(generator)
 
-    async def _drive(self, generator: Policy) -> _Ending:
+    async def _drive(self, generator: Policy) -> Ending:
         outcome: Any = None  # Any: outcomes differ by action
         error: TtcError | None = None
         while True:
@@ -263,29 +168,29 @@ class JobRun:
             except StopIteration as stop:
                 return self._returned(stop.value)
             except TtcError as raised:
-                return _Ending(error=raised)
+                return Ending(error=raised)
             except Exception as raised:  # noqa: BLE001  # a policy is the user's code
-                return _Ending(error=self._policy_failed(raised))
+                return Ending(error=self._policy_failed(raised))
             if (end := self._end_of_patience(error)) is not None:
                 self._ended = self._position, end
-                return _Ending(error=end)
+                return Ending(error=end)
             outcome, error = None, None
             try:
                 outcome = await self._perform(action)
             except WaitingForHuman as waiting:
-                return _Ending(question=waiting.question)
+                return Ending(question=waiting.question)
             except _ENDS_THE_RUN as raised:
-                return _Ending(error=raised)
+                return Ending(error=raised)
             except TtcError as raised:
                 if self._must_end() or self._was_cancelled(raised):
-                    return _Ending(error=raised)
+                    return Ending(error=raised)
                 error = raised
 
-    def _returned(self, value: Any) -> _Ending:  # Any: whatever the policy returns
+    def _returned(self, value: Any) -> Ending:  # Any: whatever the policy returns
         try:
-            return _Ending(answer=self._as_answer(value))
+            return Ending(answer=self._as_answer(value))
         except PolicyFailed as error:
-            return _Ending(error=error)
+            return Ending(error=error)
 
     def _policy_failed(self, raised: Exception) -> PolicyFailed:
         _LOG.info("policy raised", exc_info=raised, extra={"policy": self._policy.name})
@@ -328,6 +233,8 @@ class JobRun:
         return interruption is not None and interruption.reason in {StopReason.CANCELLED, StopReason.FAILED}
 
     def _start_policy(self) -> Policy:
+        import numpy as np  # here, as it takes a tenth of a second
+
         spec = self._run.spec
         context: PolicyContext[Any] = PolicyContext(  # Any: parameters differ by policy
             params=self._params,
@@ -355,20 +262,21 @@ class JobRun:
 
     # -- after -------------------------------------------------------------------------------------------------
 
-    async def _fall_back(self, ending: _Ending) -> _Ending:
+    async def _fall_back(self, ending: Ending) -> Ending:
         """The best answer there is: the last proposal, else the majority, else a conclusion of what was thought."""
-        answer = self._performer.proposal or self._majority()
+        conclusions = Conclusions(self._run, self._perform)
+        answer = self._performer.proposal or majority(self._run.tree)
         if answer is None and self._is_offline:
-            answer, error = await self._recorded_conclusion()
-            ending = _Ending(error=ending.error or error)
+            answer, error = await conclusions.recorded(self._position)
+            ending = Ending(error=ending.error or error)
         elif answer is None and self._may_conclude(ending):
-            answer, error = await self._forced_conclusion()
-            ending = _Ending(error=ending.error or error)
+            answer, error = await conclusions.forced()
+            ending = Ending(error=ending.error or error)
         if answer is None:
-            answer = self._whole_text()
+            answer = whole_text(self._run.tree)
         if answer is not None or ending.error is not None:
             return replace(ending, answer=answer)
-        return _Ending(error=self._no_answer())
+        return Ending(error=no_answer(self._run))
 
     def _recall_interruption(self) -> None:
         """A replay has no clock and nobody who cancels: what stopped the job from outside is in its journal."""
@@ -379,19 +287,7 @@ class JobRun:
             self._run.limited_by = self._run.limited_by or final["limited_by"]
             self._run.interruption = Interruption(reason, error)
 
-    def _majority(self) -> Answer | None:
-        root = self._run.tree.root
-        voters = [node for node in self._run.tree if node.answer_class is not None and node.root is root]
-        votes = Counter(node.answer_class for node in voters)
-        if not votes:
-            return None
-        winner, _ = votes.most_common(1)[0]
-        total = votes.total()
-        best = next(node for node in voters if node.answer_class == winner)
-        rivals = tuple((name or "", count / total) for name, count in votes.most_common() if name != winner)
-        return Answer(best.answer, best, alternatives=rivals)
-
-    def _may_conclude(self, ending: _Ending) -> bool:
+    def _may_conclude(self, ending: Ending) -> bool:
         if self._must_end() or not self._run.reader.cue:
             return False
         interruption = self._run.interruption
@@ -402,69 +298,8 @@ class JobRun:
             self._run.interruption = None  # the time kept back for this; the hard deadline will set it again
         return ending.error is None or isinstance(ending.error, BudgetExhausted)
 
-    async def _forced_conclusion(self) -> tuple[Answer | None, TtcError | None]:
-        role = self._main_role()
-        _, engine = self._run.fleet.resolve(role)
-        cue = self._run.reader.cue
-        partials = sorted(
-            (leaf for leaf in self._run.tree.leaves() if leaf.root is self._run.tree.root),
-            key=lambda leaf: leaf.trajectory_tokens,
-            reverse=True,
-        )
-        last_error: TtcError | None = None
-        for node in (*partials[:1], self._run.tree.root):
-            context = prompt_bound(engine, node.prompt(forced=cue))
-            amount = _conclusion_amount(engine, context, SHORTEST_GRANT_TOKENS // 2)
-            if context >= engine.describe().context_length or self._run.ledger.shortfall(amount, may_use_hold=True):
-                continue
-            answer, error = await self._concluded(Conclude(node, role))
-            if answer is not None:
-                return answer, None
-            last_error = error or last_error
-        return None, last_error
-
-    async def _recorded_conclusion(self) -> tuple[Answer | None, TtcError | None]:
-        """On replay: what the journal says was done after the policy."""
-        last_error: TtcError | None = None
-        while (recorded := self._run.recording.actions.get(self._position)) is not None:
-            action = recorded.action
-            if action is None or action["type"] != Conclude.__name__ or action["node"] not in self._run.tree:
-                break
-            answer, error = await self._concluded(Conclude(self._run.tree[action["node"]], action["model"]))
-            if answer is not None:
-                return answer, None
-            last_error = error or last_error
-        return None, last_error
-
-    async def _concluded(self, action: Conclude) -> tuple[Answer | None, TtcError | None]:
-        try:
-            concluded: Node | None = await self._perform(action)
-        except TtcError as error:
-            return None, error
-        if concluded is None or concluded.answer is None:
-            return None, None
-        return Answer(concluded.answer, concluded), None
-
-    def _whole_text(self) -> Answer | None:
-        """Without any extractable answer, a finished text is the answer (an open question, a poem)."""
-        finished = [node for node in self._run.tree if node.is_final and node.root is self._run.tree.root]
-        if not finished:
-            return None
-        best = max(finished, key=lambda node: (node.logprob is not None, node.logprob or 0.0))
-        return Answer(best.trajectory, best)
-
-    def _no_answer(self) -> NoAnswer:
-        texts = sum(not node.is_root for node in self._run.tree)
-        limit = self._run.limited_by
-        reason = f" before {limit} ran out" if limit else ""
-        return NoAnswer(
-            f"none of {texts} texts states an answer{reason}; raise the budget, or choose how answers are read",
-            num_texts=texts,
-            limited_by=limit,
-        )
-
-    async def _conclude_job(self, ending: _Ending) -> Result:
-        result = self._result_of(ending)
+    async def _conclude_job(self, ending: Ending) -> Result:
+        result = result_of(self._run, ending, is_late=self._is_late)
         if self._is_offline:
             return result
         if not isinstance(ending.error, LeaseLost | StoreFailed):
@@ -489,78 +324,6 @@ class JobRun:
             _LOG.warning("the result could not be stored", extra={"job_id": self._run.job_id})
             return replace(result, state=JobState.FAILED, stop_reason=StopReason.FAILED, error=result.error or error)
         return result
-
-    def _result_of(self, ending: _Ending) -> Result:
-        run = self._run
-        answer = ending.answer or Answer(None)
-        unique, logical = run.tree.kv_tokens(run.root_tokens)
-        usage = replace(
-            run.usage,
-            wall_s=round(run.elapsed_s, 4),
-            unique_kv_tokens=unique,
-            logical_kv_tokens=logical,
-            max_sequential_tokens=path_tokens(run.tree.leaves()),
-            peak_parallel_sequences=max(run.usage.peak_parallel_sequences, run.peak_sequences),
-        )
-        state, reason, error = self._verdict(ending)
-        committed = run.tree.nodes.get(run.committed or "")
-        return Result(
-            job_id=run.job_id,
-            state=state,
-            answer=answer,
-            stop_reason=reason,
-            limited_by=run.limited_by,
-            usage=usage,
-            budget=run.spec.budget,
-            tree=run.tree,
-            error=error,
-            question=ending.question,
-            num_samples=run.num_samples,
-            committed_text=_text_after(run.tree.leaves(), committed),
-        )
-
-    def _verdict(self, ending: _Ending) -> tuple[JobState, StopReason, TtcError | None]:
-        interruption = self._run.interruption
-        if ending.question is not None:
-            return JobState.WAITING, StopReason.WAITING, None
-        if interruption is not None and interruption.reason is StopReason.CANCELLED:
-            return JobState.CANCELLED, StopReason.CANCELLED, None
-        error = ending.error
-        if interruption is not None and interruption.reason is StopReason.FAILED:
-            return JobState.FAILED, StopReason.FAILED, error or interruption.error
-        is_budget = isinstance(error, BudgetExhausted)
-        if error is not None and not (is_budget and ending.answer is not None):
-            return JobState.FAILED, StopReason.FAILED, error
-        if interruption is not None:
-            return JobState.SUCCEEDED, interruption.reason, None
-        if self._is_late:
-            return JobState.SUCCEEDED, StopReason.DEADLINE, None
-        if is_budget:
-            is_late = isinstance(error, BudgetExhausted) and error.limit == "max_seconds"
-            return JobState.SUCCEEDED, StopReason.DEADLINE if is_late else StopReason.BUDGET, None
-        return JobState.SUCCEEDED, StopReason.COMPLETED, None
-
-
-def _conclusion_amount(engine: Engine, context: int, tokens: int) -> Amount:
-    return sample_amount(
-        engine.describe().cost, context_tokens=context, prompt_tokens=context, output_tokens=max(1, tokens)
-    )
-
-
-def _too_small(amount_name: str, cap: int, needed: int) -> BudgetTooSmall:
-    scale = 1e-12 if amount_name == "picodollars" else 1
-    names = {"picodollars": "max_usd"}
-    return BudgetTooSmall(limit=names.get(amount_name, f"max_{amount_name}"), value=cap * scale, needed=needed * scale)
-
-
-def _text_after(leaves: list[Node], committed: Node | None) -> str | None:
-    """The text from the committed node on, along its first leaf."""
-    if committed is None:
-        return None
-    for leaf in leaves:
-        if committed in leaf.path():
-            return leaf.trajectory
-    return None
 
 
 def _close(generator: Policy) -> None:
