@@ -1,19 +1,18 @@
-"""Where the catalogue keeps files and what it may do, read once from the environment."""
+"""Where the catalogue keeps files and what it may do."""
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from orchestrator.errors import InvalidRequest
+from orchestrator.config import read_settings
 
 
-class CatalogueSettings(BaseSettings):
-    """Settings of the catalogue; each field is an environment variable with the prefix ``TTC_``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueSettings:
+    """The part of the configuration (`orchestrator.config.Settings`) that the catalogue uses.
 
     Attributes:
         cache_dir: Folder of everything this package downloads; models lie in its subfolder ``models``. By default
@@ -22,27 +21,19 @@ class CatalogueSettings(BaseSettings):
         offline: Never use the network: only what is in the cache, and sources of kind ``file``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="TTC_", frozen=True, extra="ignore")
-
     cache_dir: Path | None = None
     catalogue: Path | None = None
     offline: bool = False
 
     @classmethod
     def from_environment(cls) -> CatalogueSettings:
-        """The settings as the environment has them.
+        """As ``TTC_CACHE_DIR``, ``TTC_CATALOGUE``, ``TTC_OFFLINE`` and the configuration file have them.
 
         Raises:
-            InvalidRequest: A variable has a value that cannot be used; names it.
+            InvalidRequest: One of them has a value that cannot be used; names it.
         """
-        try:
-            return cls()
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            name = "TTC_" + "_".join(map(str, problem["loc"])).upper()
-            raise InvalidRequest(
-                f"{name}={problem['input']!r}: {problem['msg']}", field=name, value=problem["input"]
-            ) from error
+        settings = read_settings()
+        return cls(cache_dir=settings.cache_dir, catalogue=settings.catalogue, offline=settings.offline)
 
     @property
     def models_dir(self) -> Path:
