@@ -13,9 +13,11 @@ from pydantic import BaseModel
 from orchestrator.actions import Action, Answer
 from orchestrator.controller.answer_reserve import keep_answer_reserve
 from orchestrator.controller.best_so_far import Conclusions, majority, no_answer, whole_text
+from orchestrator.controller.checks import check_answer
 from orchestrator.controller.context import Interruption, RunContext
+from orchestrator.controller.other_actions import WaitingForHuman
 from orchestrator.controller.past import account_for_the_past
-from orchestrator.controller.performer import Performer, WaitingForHuman, check_answer, let_go
+from orchestrator.controller.performer import Performer, let_go
 from orchestrator.controller.verdict import Ending, result_of
 from orchestrator.errors import (
     BudgetExhausted,

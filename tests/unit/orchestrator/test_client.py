@@ -403,6 +403,7 @@ HEAVY = (
     "scipy",
     "torch",
     "antlr4",
+    "numpy",
 )
 
 
