@@ -9,8 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from orchestrator.client import stored_result
-from orchestrator.job import JobSpec, Result
+from orchestrator.job import JobSpec, Result, stored_result
 from orchestrator.store import JobRecord, JournalRow
 from orchestrator.tree import Node, Tree
 from orchestrator.usage import Usage

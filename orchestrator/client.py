@@ -8,49 +8,42 @@ print(result.text, result.confidence)
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pydantic import BaseModel
-
 from orchestrator import registry
-from orchestrator.actions import Answer
-from orchestrator.answers import AnswerClasses, AnswerReader
-from orchestrator.budget import NOTHING, UNLIMITED, Amount, Budget
+from orchestrator.answers import AnswerClasses
+from orchestrator.asking import Asking, CheckedJob, VerifierLike
+from orchestrator.budget import NOTHING, Amount, Budget
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings, read_settings
 from orchestrator.controller import JobRun, Recorder, RunContext
 from orchestrator.engine import Engine, Message
-from orchestrator.errors import CallerError, InvalidRequest, JobConflict, TtcError, from_fields
+from orchestrator.equipment import Equipment
+from orchestrator.errors import CallerError, InvalidRequest, JobConflict, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.fleet import Fleet
-from orchestrator.isolation import KillablePool
-from orchestrator.job import JobSpec, Result, StopReason
+from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording
 from orchestrator.ledger import Ledger
-from orchestrator.models import open_model
+from orchestrator.models import open_fleet
 from orchestrator.offline import OfflineFleet
-from orchestrator.policy import PolicyFunction, PolicySpec, as_policy
+from orchestrator.policy import PolicyFunction, PolicySpec
 from orchestrator.sampling import Sampling
-from orchestrator.scoring_guard import GuardedVerifier, guarded
+from orchestrator.scoring_guard import guarded
 from orchestrator.store import JobRecord, JobState, JournalRow, Store
 from orchestrator.stores import new_job_id, new_owner, open_store
 from orchestrator.tree import Node, Tree
-from orchestrator.usage import Usage
-from orchestrator.verifier import Candidate, Verifier, open_verifier
+from orchestrator.verifier import Candidate, Verifier
 
 _LOG = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 10.0
 LEASE_S = 60.0
 """A controller that writes nothing for so long loses its job to whoever asks for it."""
-
-VerifierLike = str | Verifier | Callable[[Candidate], Any]
-"""A registered name, a verifier, or a function. Any: float, bool, None or an awaitable of them."""
 
 
 class Orchestrator:
@@ -95,9 +88,10 @@ class Orchestrator:
         self._fleet: Fleet | None = None
         self._store: Store | None = None
         self._opened: list[Engine] = []
-        self._readers: dict[str, AnswerReader] = {}
-        self._verifiers: dict[str, GuardedVerifier] = {}
-        self._pool: KillablePool | None = None
+        self._equipment = Equipment()
+        self._asking = Asking(
+            settings=self.settings, wanted=self._wanted, fleet=lambda: self.fleet, equipment=self._equipment
+        )
         self._runs: dict[str, JobRun] = {}
         self._are_over = asyncio.Event()
         self._known_above: dict[str, Amount] = {}  # unfinished jobs: what the ledger above has been charged for them
@@ -120,7 +114,7 @@ class Orchestrator:
         try:
             self._store = await open_store(self._given_store)
             if self._wanted:
-                self._fleet = await self._open_fleet()
+                self._fleet = await open_fleet(self._wanted, settings=self.settings, opened=self._opened)
         except BaseException:
             await self.aclose()
             raise
@@ -131,30 +125,6 @@ class Orchestrator:
     ) -> None:
         await self.aclose()
 
-    async def _open_fleet(self) -> Fleet:
-        engines: dict[str, Engine] = {}
-        roles: dict[str, str] = {}
-        by_spec: dict[str, str] = {}
-        for role, wanted in self._wanted.items():
-            if isinstance(wanted, str | Path):
-                name = by_spec.get(str(wanted))
-                if name is None:
-                    engine = await open_model(str(wanted), settings=self.settings)
-                    self._opened.append(engine)
-                    name = by_spec[str(wanted)] = _free_name(engine.describe().name, engines)
-                    engines[name] = engine
-            else:
-                name = next((known for known, engine in engines.items() if engine is wanted), None)
-                if name is None:
-                    if not isinstance(wanted, Engine):
-                        raise InvalidRequest(
-                            f"{role} must be a model's name, a path or an engine, not {wanted!r:.100}", field=role
-                        )
-                    name = _free_name(wanted.describe().name, engines)
-                    engines[name] = wanted
-            roles[role] = name
-        return Fleet(engines, roles)
-
     async def aclose(self) -> None:
         """Cancels what runs, waits for it to end, and closes what was opened here.
 
@@ -164,12 +134,7 @@ class Orchestrator:
         for engine in self._opened:
             await engine.aclose()
         self._opened.clear()
-        for closable in (*self._readers.values(), *self._verifiers.values(), self._pool):
-            if closable is not None and (close := getattr(closable, "aclose", None)) is not None:
-                await close()
-        self._readers.clear()
-        self._verifiers.clear()
-        self._pool = None
+        await self._equipment.aclose()
         store, self._store, self._fleet = self._store, None, None
         if store is not None and store is not self._given_store:
             await store.aclose()
@@ -243,7 +208,7 @@ class Orchestrator:
             CallerError: The request cannot be carried out; nothing was spent.
             RunFailure: The job failed; its record in the store tells what was spent.
         """
-        spec, decided, checked = self._prepare(
+        asked = self._asking.checked(
             problem,
             policy=policy,
             params=params,
@@ -256,7 +221,7 @@ class Orchestrator:
             seed=seed,
             labels=labels,
         )
-        result = await self._run_new(spec, decided, checked, on_event)
+        result = await self._run_new(asked, on_event)
         return result.raise_for_error()
 
     async def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`
@@ -349,7 +314,7 @@ class Orchestrator:
         checked = decided.params(spec.params)
         epoch = await self.store.claim(job_id, self._owner, lease_s=LEASE_S, force=force)
         rows = await self.store.read(job_id)
-        result = await self._run(job_id, spec, decided, checked, epoch=epoch, rows=rows, on_event=on_event)
+        result = await self._run(job_id, CheckedJob(spec, decided, checked), epoch=epoch, rows=rows, on_event=on_event)
         return result.raise_for_error()
 
     async def replay(self, job_id: str, *, on_event: Publish | None = None) -> Result:
@@ -370,9 +335,7 @@ class Orchestrator:
         checked = decided.params(spec.params)
         return await self._run(
             job_id,
-            spec,
-            decided,
-            checked,
+            CheckedJob(spec, decided, checked),
             epoch=record.epoch,
             rows=rows,
             on_event=on_event,
@@ -403,7 +366,7 @@ class Orchestrator:
 
     def register_verifier(self, name: str, verifier: Verifier | Callable[[Candidate], Any]) -> None:
         """Makes a verifier available to policies under a name. Any: see `VerifierLike`."""
-        self._verifiers[name] = guarded(verifier)
+        self._equipment.add_verifier(name, guarded(verifier))
 
     def cancel(self, job_id: str) -> bool:
         """Ends a job that runs here, with its best answer so far; False if none of that id does."""
@@ -419,122 +382,27 @@ class Orchestrator:
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    def _prepare(
-        self,
-        problem: str,
-        *,
-        policy: str | PolicySpec | PolicyFunction | None,
-        params: Mapping[str, Any] | None,  # Any: see `solve`
-        budget: Budget | str | None,
-        verifier: VerifierLike | None,
-        answer: str,
-        messages: Iterable[Message] | None,
-        sampling: Sampling | None,
-        max_sample_tokens: int | None,
-        seed: int,
-        labels: Mapping[str, str] | None,
-    ) -> tuple[JobSpec, PolicySpec, BaseModel]:
-        if not isinstance(problem, str):
-            raise InvalidRequest(f"the problem must be text, not {type(problem).__name__}", field="problem")
-        _check_types(
-            params=params, budget=budget, sampling=sampling, labels=labels, max_sample_tokens=max_sample_tokens
-        )
-        name = policy if isinstance(policy, str) else None if policy is not None else self.settings.policy
-        decided = registry.load_policy(name) if name is not None else as_policy(policy)  # type: ignore[arg-type]  # not a name
-        values = dict(params or {})
-        if verifier is not None:
-            values["verifier"] = self._register(verifier, decided)
-        _check_json(values, decided)
-        checked = decided.params(values)
-        caps = Budget.parse(budget) if isinstance(budget, str) else budget or UNLIMITED
-        self._check(decided, caps, checked)
-        reader = self._reader(answer)
-        default_tokens = self.settings.max_sample_tokens if max_sample_tokens is None else max_sample_tokens
-        if max_sample_tokens is None and caps.max_output_tokens is not None:
-            default_tokens = min(default_tokens, max(256, caps.max_output_tokens // 8))
-        spec = JobSpec(
-            problem=problem,
-            messages=_conversation(problem, reader) if messages is None else _checked_messages(messages),
-            policy=name or decided.import_name or f"<{decided.name}>",
-            params=values,
-            fingerprint=decided.fingerprint(checked),
-            budget=caps,
-            seed=seed,
-            answer_kind=answer,
-            sampling=sampling,
-            max_sample_tokens=default_tokens,
-            models={role: str(value) for role, value in self._wanted.items() if isinstance(value, str | Path)},
-            labels=dict(labels or {}),
-        )
-        return spec, decided, checked
-
-    def _check(self, decided: PolicySpec, budget: Budget, params: BaseModel) -> None:
-        if budget.target_confidence is not None and not decided.stops_at_confidence:
-            able = [name for name in registry.names("policy") if registry.load_policy(name).stops_at_confidence]
-            raise InvalidRequest(
-                f"policy {decided.name!r} has no estimate of its confidence to stop at; policies that have: "
-                f"{', '.join(able)}",
-                field="target_confidence",
-                value=budget.target_confidence,
-            )
-        for role in decided.roles:
-            self.fleet.resolve(role)
-        verifier = getattr(params, "verifier", None)
-        if isinstance(verifier, str):
-            self._verifier(verifier)
-
-    def _register(self, verifier: VerifierLike, decided: PolicySpec) -> str:
-        fields = decided.params_type.model_fields
-        if "verifier" not in fields and decided.params_type.model_config.get("extra") != "allow":
-            raise InvalidRequest(
-                f"policy {decided.name!r} uses no verifier; choose one that does (see: ttc policies)", field="verifier"
-            )
-        if isinstance(verifier, str):
-            return verifier
-        wrapped = guarded(verifier)
-        self._verifiers[wrapped.name] = wrapped
-        return wrapped.name
-
-    def _verifier(self, name: str) -> GuardedVerifier:
-        if name not in self._verifiers:
-            self._verifiers[name] = guarded(open_verifier(name))
-        return self._verifiers[name]
-
-    def _reader(self, kind: str) -> AnswerReader:
-        if kind not in self._readers:
-            self._readers[kind] = registry.load("answer reader", "default")(kind)
-        return self._readers[kind]
-
-    def _compute_pool(self) -> KillablePool:
-        if self._pool is None:
-            self._pool = KillablePool(num_workers=1)
-        return self._pool
-
-    async def _run_new(
-        self, spec: JobSpec, decided: PolicySpec, checked: BaseModel, on_event: Publish | None
-    ) -> Result:
+    async def _run_new(self, asked: CheckedJob, on_event: Publish | None) -> Result:
         now = self._clock.time()
-        record = JobRecord(id=new_job_id(), spec=spec.to_json(), created_at=now, updated_at=now)
+        record = JobRecord(id=new_job_id(), spec=asked.spec.to_json(), created_at=now, updated_at=now)
         await self.store.create(record)
         epoch = await self.store.claim(record.id, self._owner, lease_s=LEASE_S)
-        return await self._run(record.id, spec, decided, checked, epoch=epoch, rows=[], on_event=on_event)
+        return await self._run(record.id, asked, epoch=epoch, rows=[], on_event=on_event)
 
     async def _run(
         self,
         job_id: str,
-        spec: JobSpec,
-        decided: PolicySpec,
-        checked: BaseModel,
+        asked: CheckedJob,
         *,
         epoch: int,
         rows: list[JournalRow],
         on_event: Publish | None,
         fleet: OfflineFleet | None = None,
     ) -> Result:
-        is_offline = fleet is not None
+        spec, is_offline = asked.spec, fleet is not None
         on_event = None if on_event is None else _careful(on_event)
         recording = Recording(rows)
-        reader = self._reader(spec.answer_kind)
+        reader = self._equipment.reader(spec.answer_kind)
         context = RunContext(
             job_id=job_id,
             spec=spec,
@@ -551,10 +419,17 @@ class Orchestrator:
             tools=self._tools,
             known_above=self._known_above.pop(job_id, NOTHING),
         )
-        run = JobRun(context, decided, checked, verifier=self._verifier, pool=self._compute_pool, is_offline=is_offline)
+        run = JobRun(
+            context,
+            asked.policy,
+            asked.params,
+            verifier=self._equipment.verifier,
+            pool=self._equipment.pool,
+            is_offline=is_offline,
+        )
         self._runs[job_id] = run
         if on_event is not None:
-            on_event(Event("started", {"job_id": job_id, "policy": decided.name, "spec": spec.to_json()}))
+            on_event(Event("started", {"job_id": job_id, "policy": asked.policy.name, "spec": spec.to_json()}))
         is_over = False
         try:
             result = await run.run()
@@ -599,73 +474,6 @@ def solve_sync(
     return asyncio.run(work())
 
 
-def stored_result(record: JobRecord) -> Result | None:
-    """The result of a finished job as the store has it, without its tree; None while it is unfinished."""
-    data = record.result
-    if data is None:
-        return None
-    spec = JobSpec.from_json(record.spec)
-    return Result(
-        job_id=record.id,
-        state=record.state,
-        answer=Answer(
-            data["answer"],
-            confidence=data["confidence"],
-            confidence_kind=data["confidence_kind"],
-            alternatives=tuple((item["answer"], item["share"]) for item in data["alternatives"]),
-        ),
-        stop_reason=StopReason(data["stop_reason"]),
-        limited_by=data["limited_by"],
-        usage=Usage.from_json(data["usage"]),
-        budget=spec.budget,
-        tree=Tree(Node(id="0", messages=spec.messages)),
-        error=None if data["error"] is None else from_fields(data["error"]),
-        question=data["question"],
-        num_samples=data["num_samples"],
-    )
-
-
-def _check_types(*, labels: object, max_sample_tokens: object, **others: object) -> None:
-    """What a type checker would have said, for those who use none.
-
-    Raises:
-        InvalidRequest: Naming the argument.
-    """
-    kinds: dict[str, tuple[type, ...]] = {"params": (Mapping,), "budget": (Budget, str), "sampling": (Sampling,)}
-    for name, value in others.items():
-        if value is not None and not isinstance(value, kinds[name]):
-            wanted = " or ".join(kind.__name__ for kind in kinds[name])
-            raise InvalidRequest(f"{name} must be a {wanted}, not {value!r:.100}", field=name)
-    is_text = isinstance(labels, Mapping) and all(isinstance(part, str) for pair in labels.items() for part in pair)
-    if labels is not None and not is_text:
-        raise InvalidRequest(f"labels must map texts to texts, not {labels!r:.100}", field="labels")
-    is_whole = isinstance(max_sample_tokens, int) and not isinstance(max_sample_tokens, bool)
-    if max_sample_tokens is not None and not is_whole:
-        raise InvalidRequest(
-            f"max_sample_tokens must be a whole number, not {max_sample_tokens!r:.100}", field="max_sample_tokens"
-        )
-
-
-def _checked_messages(messages: Iterable[Message]) -> tuple[Message, ...]:
-    try:
-        conversation = tuple(messages)
-    except TypeError:
-        raise InvalidRequest(f"messages must be a list of Message, not {messages!r:.100}", field="messages") from None
-    if not conversation or not all(isinstance(message, Message) for message in conversation):
-        raise InvalidRequest("messages must hold at least one Message, and nothing else", field="messages")
-    return conversation
-
-
-def _check_json(params: Mapping[str, object], decided: PolicySpec) -> None:
-    try:
-        json.dumps(params, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"parameters of policy {decided.name!r} are written down, so they must be JSON values: {error}",
-            field="params",
-        ) from None
-
-
 async def _let_go(recorder: Recorder, spec: JobSpec) -> None:
     """A job whose task was cancelled can be resumed by anybody at once."""
     try:
@@ -684,17 +492,3 @@ def _careful(on_event: Publish) -> Publish:
             _LOG.exception("on_event raised", extra={"kind": event.kind})
 
     return publish
-
-
-def _conversation(problem: str, reader: AnswerReader) -> tuple[Message, ...]:
-    if not reader.instruction:
-        return (Message("user", problem),)
-    return (Message("system", reader.instruction), Message("user", problem))
-
-
-def _free_name(name: str, taken: Mapping[str, Engine]) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}#{number}"
-    return free

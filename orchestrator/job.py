@@ -9,10 +9,10 @@ from typing import Any, Self
 from orchestrator.actions import Answer
 from orchestrator.budget import Budget
 from orchestrator.engine import Message
-from orchestrator.errors import InvalidRequest, TtcError
+from orchestrator.errors import InvalidRequest, TtcError, from_fields
 from orchestrator.sampling import Sampling
-from orchestrator.store import SCHEMA_VERSION, JobState
-from orchestrator.tree import Tree
+from orchestrator.store import SCHEMA_VERSION, JobRecord, JobState
+from orchestrator.tree import Node, Tree
 from orchestrator.usage import Usage
 
 MAX_PROBLEM_CHARS = 1_000_000
@@ -193,3 +193,29 @@ class Result:
             "error": None if self.error is None else self.error.fields(),
             "question": self.question,
         }
+
+
+def stored_result(record: JobRecord) -> Result | None:
+    """The result of a finished job as the store has it, without its tree; None while it is unfinished."""
+    data = record.result
+    if data is None:
+        return None
+    spec = JobSpec.from_json(record.spec)
+    return Result(
+        job_id=record.id,
+        state=record.state,
+        answer=Answer(
+            data["answer"],
+            confidence=data["confidence"],
+            confidence_kind=data["confidence_kind"],
+            alternatives=tuple((item["answer"], item["share"]) for item in data["alternatives"]),
+        ),
+        stop_reason=StopReason(data["stop_reason"]),
+        limited_by=data["limited_by"],
+        usage=Usage.from_json(data["usage"]),
+        budget=spec.budget,
+        tree=Tree(Node(id="0", messages=spec.messages)),
+        error=None if data["error"] is None else from_fields(data["error"]),
+        question=data["question"],
+        num_samples=data["num_samples"],
+    )

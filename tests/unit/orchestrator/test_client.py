@@ -11,8 +11,8 @@ import pytest
 import orchestrator
 from orchestrator import Budget, Event, JobState, Ledger, Message, Orchestrator, Sampling, solve_sync
 from orchestrator.actions import Answer, Expand
-from orchestrator.client import stored_result
 from orchestrator.errors import BudgetTooSmall, CallerError, InvalidRequest, JobConflict, StoreFailed, UnknownName
+from orchestrator.job import stored_result
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import Latency, ScriptedEngine, arithmetic, babble
 from orchestrator.testing.virtual_time import VirtualClock, run_virtual

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator import Budget, Event, JobState, Ledger, Orchestrator, Result
+from orchestrator.asking import CheckedJob
 from orchestrator.errors import LeaseLost, StoreFailed, TtcError
 from orchestrator.job import JobSpec
 from orchestrator.journal import Recording
@@ -182,9 +183,7 @@ async def life_of(
     decided = load_policy(policy) if isinstance(policy, str) else as_policy(policy)
     return await ttc._run(
         job_id,
-        spec,
-        decided,
-        decided.params(spec.params),
+        CheckedJob(spec, decided, decided.params(spec.params)),
         epoch=epoch,
         rows=rows,
         on_event=on_event,

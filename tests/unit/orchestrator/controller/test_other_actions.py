@@ -140,7 +140,7 @@ def test_a_verifier_whose_threads_never_return_fails_the_job() -> None:
 
     async def work() -> None:
         async with Orchestrator(an_engine()) as ttc:
-            ttc._verifiers["stuck"] = guarded(slow, name="stuck", timeout_s=0.02)
+            ttc._equipment.add_verifier("stuck", guarded(slow, name="stuck", timeout_s=0.02))
             with pytest.raises(VerifierHung):
                 await ttc.solve(PROBLEM, policy=policy)
 
