@@ -15,7 +15,7 @@ from orchestrator.budget import UNLIMITED, Budget
 from orchestrator.config import Settings
 from orchestrator.engine import Engine, Message
 from orchestrator.equipment import Equipment
-from orchestrator.errors import InvalidRequest
+from orchestrator.errors import InvalidRequest, JobConflict
 from orchestrator.fleet import Fleet
 from orchestrator.job import JobSpec
 from orchestrator.policy import PolicyFunction, PolicySpec, as_policy
@@ -142,6 +142,20 @@ class Asking:
         wrapped = guarded(verifier)
         self._equipment.add_verifier(wrapped.name, wrapped)
         return wrapped.name
+
+
+def asked_before(job_id: str, spec: JobSpec) -> CheckedJob:
+    """A stored job, to be run again.
+
+    Raises:
+        JobConflict: Its policy cannot be imported again.
+    """
+    if not spec.is_resumable:
+        raise JobConflict(
+            f"job {job_id!r} ran a policy that cannot be imported again ({spec.policy}); run it anew", job_id=job_id
+        )
+    decided = registry.load_policy(spec.policy)
+    return CheckedJob(spec, decided, decided.params(spec.params))
 
 
 def _check_types(*, labels: object, max_sample_tokens: object, **others: object) -> None:

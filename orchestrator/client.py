@@ -14,17 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator import registry
 from orchestrator.answers import AnswerClasses
-from orchestrator.asking import Asking, CheckedJob, VerifierLike
+from orchestrator.asking import Asking, CheckedJob, VerifierLike, asked_before
 from orchestrator.budget import NOTHING, Amount, Budget
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings, read_settings
 from orchestrator.controller import JobRun, Recorder, RunContext
 from orchestrator.engine import Engine, Message
 from orchestrator.equipment import Equipment
-from orchestrator.errors import CallerError, InvalidRequest, JobConflict, TtcError
-from orchestrator.events import Event, Publish
+from orchestrator.errors import InvalidRequest, JobConflict, TtcError
+from orchestrator.events import Event, Publish, careful
 from orchestrator.fleet import Fleet
 from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording
@@ -36,6 +35,7 @@ from orchestrator.sampling import Sampling
 from orchestrator.scoring_guard import guarded
 from orchestrator.store import JobRecord, JobState, JournalRow, Store
 from orchestrator.stores import new_job_id, new_owner, open_store
+from orchestrator.streaming import as_they_end, events_of
 from orchestrator.tree import Node, Tree
 from orchestrator.verifier import Candidate, Verifier
 
@@ -224,44 +224,14 @@ class Orchestrator:
         result = await self._run_new(asked, on_event)
         return result.raise_for_error()
 
-    async def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`
+    def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`
         """Solves one problem and yields its events; the last one is ``result``. Options as for `solve`.
 
         Leaving the iteration early cancels the job.
         """
-        queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        seen: dict[str, Event] = {}
+        return events_of(lambda publish: self.solve(problem, **options, on_event=publish), cancel=self.cancel)
 
-        def tell(event: Event) -> None:
-            seen[event.kind] = event
-            queue.put_nowait(event)
-
-        async def work() -> None:
-            try:
-                await self.solve(problem, **options, on_event=tell)
-            except TtcError as error:
-                if "result" not in seen or isinstance(error, CallerError):
-                    raise
-            finally:
-                queue.put_nowait(None)
-
-        # No task group: whoever leaves the iteration early closes this generator at its yield, where none could end.
-        task = asyncio.create_task(work())
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-        finally:
-            if "started" in seen:
-                self.cancel(seen["started"].data["job_id"])
-            else:
-                task.cancel()
-            try:
-                await asyncio.wait([task])
-            finally:
-                task.cancel()
-        await task
-
-    async def solve_many(
+    def solve_many(
         self,
         problems: Iterable[str],
         *,
@@ -269,31 +239,7 @@ class Orchestrator:
         **options: Any,  # Any: as for `solve`
     ) -> AsyncIterator[tuple[int, Result | TtcError]]:
         """Solves many problems at once and yields (index, result or error) as they are done. Options as for `solve`."""
-        if concurrency < 1:
-            raise InvalidRequest(
-                f"concurrency must be at least 1, not {concurrency}", field="concurrency", value=concurrency
-            )
-        gate = asyncio.Semaphore(concurrency)
-
-        async def work(index: int, problem: str) -> tuple[int, Result | TtcError]:
-            async with gate:
-                try:
-                    return index, await self.solve(problem, **options)
-                except TtcError as error:
-                    return index, error
-
-        # No task group, as in `stream`.
-        running = {asyncio.create_task(work(index, problem)) for index, problem in enumerate(problems)}
-        try:
-            while running:
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    yield await task
-        finally:
-            for task in running:
-                task.cancel()
-            if running:
-                await asyncio.wait(running)
+        return as_they_end(lambda problem: self.solve(problem, **options), problems, concurrency=concurrency)
 
     async def resume(self, job_id: str, *, on_event: Publish | None = None, force: bool = False) -> Result:
         """Goes on with a job whose process died, or that waited for a person; nothing journaled is bought again.
@@ -306,15 +252,10 @@ class Orchestrator:
         spec = JobSpec.from_json(record.spec)
         if record.state.is_terminal:
             raise JobConflict(f"job {job_id!r} is {record.state.value}; there is nothing to resume", job_id=job_id)
-        if not spec.is_resumable:
-            raise JobConflict(
-                f"job {job_id!r} ran a policy that cannot be imported again ({spec.policy}); run it anew", job_id=job_id
-            )
-        decided = registry.load_policy(spec.policy)
-        checked = decided.params(spec.params)
+        asked = asked_before(job_id, spec)
         epoch = await self.store.claim(job_id, self._owner, lease_s=LEASE_S, force=force)
         rows = await self.store.read(job_id)
-        result = await self._run(job_id, CheckedJob(spec, decided, checked), epoch=epoch, rows=rows, on_event=on_event)
+        result = await self._run(job_id, asked, epoch=epoch, rows=rows, on_event=on_event)
         return result.raise_for_error()
 
     async def replay(self, job_id: str, *, on_event: Publish | None = None) -> Result:
@@ -326,20 +267,10 @@ class Orchestrator:
         """
         record = await self.store.get(job_id)
         spec = JobSpec.from_json(record.spec)
-        if not spec.is_resumable:
-            raise JobConflict(
-                f"job {job_id!r} ran a policy that cannot be imported again ({spec.policy}); run it anew", job_id=job_id
-            )
-        decided = registry.load_policy(spec.policy)
+        asked = asked_before(job_id, spec)
         rows = await self.store.read(job_id)
-        checked = decided.params(spec.params)
         return await self._run(
-            job_id,
-            CheckedJob(spec, decided, checked),
-            epoch=record.epoch,
-            rows=rows,
-            on_event=on_event,
-            fleet=OfflineFleet(spec.models),
+            job_id, asked, epoch=record.epoch, rows=rows, on_event=on_event, fleet=OfflineFleet(spec.models)
         )
 
     async def reply(self, job_id: str, text: str) -> None:
@@ -400,7 +331,7 @@ class Orchestrator:
         fleet: OfflineFleet | None = None,
     ) -> Result:
         spec, is_offline = asked.spec, fleet is not None
-        on_event = None if on_event is None else _careful(on_event)
+        on_event = None if on_event is None else careful(on_event)
         recording = Recording(rows)
         reader = self._equipment.reader(spec.answer_kind)
         context = RunContext(
@@ -480,15 +411,3 @@ async def _let_go(recorder: Recorder, spec: JobSpec) -> None:
         await recorder.let_go(JobState.QUEUED if spec.is_resumable else JobState.CANCELLED)
     except TtcError as error:
         _LOG.warning("a cancelled job could not be given back", extra={"reason": str(error)})
-
-
-def _careful(on_event: Publish) -> Publish:
-    """A watcher whose mistakes do not become the job's."""
-
-    def publish(event: Event) -> None:
-        try:
-            on_event(event)
-        except Exception:  # noqa: BLE001  # the watcher is the user's code
-            _LOG.exception("on_event raised", extra={"kind": event.kind})
-
-    return publish

@@ -6,11 +6,14 @@ spending updates have none.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.store import JournalRow
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +39,15 @@ class Event:
 
 Publish = Callable[[Event], None]
 """Hands an event to whoever watches; must not block."""
+
+
+def careful(on_event: Publish) -> Publish:
+    """A watcher whose mistakes do not become the job's."""
+
+    def publish(event: Event) -> None:
+        try:
+            on_event(event)
+        except Exception:  # noqa: BLE001  # the watcher is the user's code
+            _LOG.exception("on_event raised", extra={"kind": event.kind})
+
+    return publish
