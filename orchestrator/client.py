@@ -1,8 +1,10 @@
 """The Python SDK: opens models and a store, runs jobs in this process, and hands back results.
 
-async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
-result = await ttc.solve("What is 17 * 23?", budget=Budget(max_output_tokens=2000))
-print(result.text, result.confidence)
+.. code-block:: python
+
+    async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
+        result = await ttc.solve("What is 17 * 23?", budget=Budget(max_output_tokens=2000))
+        print(result.text, result.confidence)
 """
 
 from __future__ import annotations
