@@ -95,6 +95,8 @@ def read_settings(**overrides: Any) -> Settings:  # Any: values of several types
     if os.environ.get("TTC_CONFIG") and not path.is_file():
         raise InvalidRequest(f"TTC_CONFIG={str(path)!r} is not a file", field="TTC_CONFIG", value=str(path))
     try:
+        if path.is_file():
+            _refuse_unknown_keys(path)
         return Settings(**overrides)
     except ValidationError as error:
         problem = error.errors()[0]
@@ -108,3 +110,11 @@ def read_settings(**overrides: Any) -> Settings:  # Any: values of several types
         raise InvalidRequest(f"a TTC_ variable cannot be read: {error}", field="TTC_") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{path} is not valid TOML: {error}", field="TTC_CONFIG", value=str(path)) from None
+
+
+def _refuse_unknown_keys(path: Path) -> None:
+    """A key of the file that is no setting is a slip of the pen; a variable may belong to another part of ``ttc``."""
+    for key in tomllib.loads(path.read_text(encoding="utf-8")):
+        if key not in Settings.model_fields:
+            known = ", ".join(sorted(Settings.model_fields))
+            raise InvalidRequest(f"{path} has no setting {key!r}; known: {known}", field=key)

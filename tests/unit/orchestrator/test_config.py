@@ -64,3 +64,13 @@ def test_a_file_that_is_named_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("TTC_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(InvalidRequest):
         read_settings()
+
+
+def test_a_key_of_the_file_that_is_no_setting_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('modle = "typo"\n')
+    monkeypatch.setenv("TTC_CONFIG", str(file))
+    with pytest.raises(InvalidRequest, match=r"no setting 'modle'; known: .*\bmodel\b"):
+        read_settings()
