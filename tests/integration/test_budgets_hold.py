@@ -205,9 +205,12 @@ async def one_loop(seed: int, seen: Counter[str]) -> None:
     assert shared.reserved.to_json() == {}, "nothing stays reserved when all jobs are over"
     assert shared.spent.output_tokens == sum(result.usage.output_tokens for result, _ in results)
     assert shared.spent.total_tokens == sum(result.usage.total_tokens for result, _ in results)
+    counted = [await engine.health() for engine in (small, large)]
+    output = sum(engine.output_tokens for engine in counted)
+    assert shared.spent.output_tokens >= output, "what an engine has done is never charged too low"
     if not any(result.usage.is_estimated for result, _ in results):
-        counted = [await engine.health() for engine in (small, large)]
-        assert shared.spent.output_tokens == sum(engine.output_tokens for engine in counted)
+        seen["in loops where the ledger equals the engines' own counts"] += len(results)
+        assert shared.spent.output_tokens == output
         prompt = sum(result.usage.prompt_tokens for result, _ in results)
         assert prompt == sum(engine.prompt_tokens for engine in counted)
     assert not small._live
