@@ -1,8 +1,8 @@
-"""The lab's vocabulary: one token a character, a few longer pieces, bytes for all else; the same in llama.cpp.
+"""The lab's vocabulary: a token a character, a number or a cell, a few longer pieces, bytes for all else.
 
-It is a SentencePiece vocabulary. llama.cpp joins neighbouring symbols whenever their text is a token, so each longer
-piece comes with all its beginnings; nothing else can be joined, hence there is one way to encode any text. Spaces are
-written as U+2581 in the vocabulary. Ids that the tasks use are below 256 and fit a byte.
+It is a SentencePiece vocabulary, read in the same way by llama.cpp, which joins neighbouring symbols whenever their text is a token, so each longer piece comes with all its beginnings. In
+texts of the tasks no two pieces overlap, hence there is one way to encode them. Spaces are written as U+2581 in the
+vocabulary. Ids that the tasks use come first: they are below 256 and fit a byte.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ SEPARATOR_TEXT = "\n"
 """Between the problem and the solution; a problem holds none."""
 TAG_TEXT = "\u043a\u0438"
 """Where the process reward model says "+" or "-" of the step before (the tag of Math-Shepherd)."""
-PIECES = (STEP_DELIMITER, ANSWER_CUE, "Evaluate ", " mod 31", "Make ", " from ", "Fill ", TAG_TEXT)
+PIECES = (STEP_DELIMITER, ANSWER_CUE, "Evaluate mod 19: ", "Make ", " from ", "Fill ", " in ", TAG_TEXT)
+_NUMBERS = tuple(map(str, range(10, 100)))
+_CELLS = tuple(f"{row}{column}" for row in "ABCDEF" for column in range(1, 7))
+_SYMBOLS = "\n 0123456789+-*/=(),}ABCDEFabcdef"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message.role != 'system' %}{{ message.content }}"
@@ -44,10 +47,11 @@ _NORMAL, _UNKNOWN_KIND, _CONTROL, _BYTE = 1, 2, 3, 6
 
 def _build() -> list[Token]:
     tokens = [Token("<unk>", _UNKNOWN_KIND), Token("<s>", _CONTROL), Token("</s>", _CONTROL)]
-    characters = ["\n", *map(chr, range(32, 127))]
-    beginnings = dict.fromkeys(piece[:length] for piece in PIECES for length in range(2, len(piece) + 1))
-    tokens += [Token(text.replace(" ", _SPACE), _NORMAL) for text in (*characters, *beginnings)]
-    spelled = {ord(char) for char in characters}
+    characters = dict.fromkeys((*_SYMBOLS, *map(chr, range(32, 127))))
+    beginnings = (piece[:length] for piece in PIECES for length in range(2, len(piece)))
+    used = (*_SYMBOLS, *PIECES, *_NUMBERS, *_CELLS)
+    tokens += [Token(text.replace(" ", _SPACE), _NORMAL) for text in dict.fromkeys((*used, *characters, *beginnings))]
+    spelled = set(map(ord, characters))
     tokens += [Token(f"<0x{byte:02X}>", _BYTE) for byte in range(256) if byte not in spelled]
     return tokens
 
@@ -60,12 +64,8 @@ VOCABULARY += [Token(f"<unused{index}>", _CONTROL) for index in range(_PADDED)]
 _IDS = {token.text.replace(_SPACE, " "): index for index, token in enumerate(VOCABULARY) if token.kind == _NORMAL}
 _TEXTS = {index: text for text, index in _IDS.items()}
 SEPARATOR, TAG, PLUS, MINUS, STEP_END = (_IDS[text] for text in (SEPARATOR_TEXT, TAG_TEXT, "+", "-", STEP_DELIMITER))
-_MARKS = {piece: chr(0xE000 + index) for index, piece in enumerate(PIECES)}
-_TABLE = {ord(text): chr(index) for text, index in _IDS.items() if len(text) == 1} | {
-    ord(mark): chr(_IDS[piece]) for piece, mark in _MARKS.items()
-}
-_FOREIGN = re.compile(f"[^{re.escape(''.join(map(chr, _TABLE)))}]")
-assert max(map(ord, _TABLE.values())) < 256
+_PATTERN = re.compile("|".join(map(re.escape, (*PIECES, *_NUMBERS, *_CELLS, *_SYMBOLS))))
+assert max(_IDS[text] for text in (*PIECES, *_NUMBERS, *_CELLS, *_SYMBOLS)) < 256
 
 
 def encode(text: str) -> bytes:
@@ -74,11 +74,10 @@ def encode(text: str) -> bytes:
     Raises:
         ValueError: It has characters that the tasks do not use.
     """
-    for piece, mark in _MARKS.items():
-        text = text.replace(piece, mark)
-    if _FOREIGN.search(text):
+    pieces = _PATTERN.findall(text)
+    if sum(map(len, pieces)) != len(text):
         raise ValueError(f"no text of the tasks: {text[:80]!r}")
-    return text.translate(_TABLE).encode("latin-1")
+    return bytes([_IDS[piece] for piece in pieces])
 
 
 def decode(ids: Iterable[int]) -> str:

@@ -1,4 +1,7 @@
-"""Task ``expression``: evaluate a nested expression modulo 31, one operation per step; complexity = operations."""
+"""Task ``expression``: evaluate a nested expression modulo 19, one operation per step; complexity = operations.
+
+Most operations have a number on one side, so that few results wait at a time (`_CHAIN_SHARE`).
+"""
 
 from __future__ import annotations
 
@@ -9,23 +12,25 @@ from collections.abc import Sequence
 from orchestrator.bench.tasks.arithmetic import Tree, parse, text_of
 from orchestrator.bench.tasks.task import STEP_DELIMITER, Example, answer_in, answer_step
 
-MODULUS = 31
+MODULUS = 19
 _OPERATORS = "+-*"
-_HEAD, _TAIL = "Evaluate ", f" mod {MODULUS}"
+_HEAD = f"Evaluate mod {MODULUS}: "
+_CHAIN_SHARE = 0.6
+"""Of the operations with more below them, those that have all of it on one side."""
 _STEP = re.compile(r"(\d{1,2})([-+*])(\d{1,2})=(\d{1,2})", re.ASCII)
 
 
 class Expression:
-    """``Evaluate (3*(4+17))-5 mod 31``: steps ``4+17=21``, ``3*21=1``, ``1-5=27``."""
+    """``Evaluate mod 19: (3*(4+17))-5``: steps ``4+17=2``, ``3*2=6``, ``6-5=1``."""
 
     name = "expression"
-    complexities = tuple(range(2, 25, 2))
-    default_complexity = 12
+    complexities = (1, 2, 3, 4, 5, 6, 8, 10, 12)
+    default_complexity = 6
 
     def example(self, rng: random.Random, complexity: int) -> Example:
         """Operators, numbers and shape at random; solved left to right, innermost first."""
         tree = _random_tree(rng, complexity)
-        return Example(f"{_HEAD}{text_of(tree)}{_TAIL}", _solution(tree))
+        return Example(f"{_HEAD}{text_of(tree)}", _solution(tree))
 
     def write(self, problem: str, rng: random.Random) -> str:  # noqa: ARG002  # there is one order only
         """The operations left to right, innermost first."""
@@ -36,7 +41,7 @@ class Expression:
         return _canonical(_tree_of(problem))
 
     def is_correct(self, problem: str, answer: str) -> bool:
-        """Whether it is the value in [0, 31)."""
+        """Whether it is the value in [0, 19)."""
         return answer == str(_value(_tree_of(problem)))
 
     def first_error(self, problem: str, steps: Sequence[str]) -> int | None:
@@ -70,18 +75,19 @@ class Expression:
 def _random_tree(rng: random.Random, operations: int) -> Tree:
     if operations == 0:
         return int(rng.random() * MODULUS)
-    left = int(rng.random() * operations)
+    rest = operations - 1
+    left = rest * int(rng.random() * 2) if rng.random() < _CHAIN_SHARE else int(rng.random() * operations)
     return (
         _OPERATORS[int(rng.random() * 3)],
         _random_tree(rng, left),
-        _random_tree(rng, operations - 1 - left),
+        _random_tree(rng, rest - left),
     )
 
 
 def _tree_of(problem: str) -> Tree:
-    if not (problem.startswith(_HEAD) and problem.endswith(_TAIL)):
+    if not problem.startswith(_HEAD):
         raise ValueError(f"no problem of this task: {problem[:80]!r}")
-    return parse(problem[len(_HEAD) : -len(_TAIL)])
+    return parse(problem[len(_HEAD) :])
 
 
 def _apply(operator: str, left: int, right: int) -> int:

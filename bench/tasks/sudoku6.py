@@ -1,7 +1,8 @@
 """Task ``sudoku6``: 6x6 grids with boxes of two rows and three columns; complexity = blanks.
 
-Every puzzle can be solved by naked singles alone, hence has one solution. A step fills one cell; the answer is the
-filled digits in reading order.
+Every puzzle can be solved by naked singles alone, hence has one solution. A step fills one cell; the answer is what
+fills the blanks in reading order. Cells are named as on a chessboard, ``A1`` to ``F6``, and hold letters, ``a`` to
+``f``: a number of two digits is one token of the lab's vocabulary, and a grid of digits would be torn apart by that.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from orchestrator.bench.tasks.task import STEP_DELIMITER, Example, answer_in, an
 SIZE = 6
 _NUM_CELLS = SIZE * SIZE
 _ALL = (1 << SIZE) - 1
-_HEAD = "Fill "
-_PROBLEM = re.compile(r"Fill ([1-6.]{6}(?:/[1-6.]{6}){5})", re.ASCII)
-_STEP = re.compile(r"([A-F])([1-6])=([1-6])", re.ASCII)
+_LETTERS = "abcdef"
+_PROBLEM = re.compile(r"Fill ((?:[A-F][1-6])+) in ((?:[A-F][1-6][a-f])+)", re.ASCII)
+_STEP = re.compile(r"([A-F][1-6])([a-f])", re.ASCII)
 _NAMES = [f"{'ABCDEF'[cell // SIZE]}{cell % SIZE + 1}" for cell in range(_NUM_CELLS)]
 
 
@@ -34,7 +35,8 @@ _PEERS = [
     ]
     for cell in range(_NUM_CELLS)
 ]
-_DIGIT_OF = {1 << digit: digit + 1 for digit in range(SIZE)}
+_CELLS = {name: cell for cell, name in enumerate(_NAMES)}
+_LETTER_OF = {1 << digit: letter for digit, letter in enumerate(_LETTERS)}
 _ROW_ORDERS = [
     [2 * band + row for band in bands for row in ((1, 0) if flips >> band & 1 else (0, 1))]
     for bands in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
@@ -50,11 +52,11 @@ _COLUMN_ORDERS = [
 
 
 class Sudoku6:
-    """``Fill 4..126/...``: steps such as ``B3=5``, in any order; the answer is ``53...``."""
+    """``Fill B3F1 in A1cA2a...``: steps such as ``B3e``, in any order; the answer is ``ed``."""
 
     name = "sudoku6"
-    complexities = (4, 6, 8, 10, 12, 14, 16, 18, 20)
-    default_complexity = 12
+    complexities = (1, 2, 4, 6, 8, 10, 12, 14, 16)
+    default_complexity = 8
 
     def example(self, rng: random.Random, complexity: int) -> Example:
         """A random grid with cells taken out one by one, each a naked single at that moment."""
@@ -62,11 +64,11 @@ class Sudoku6:
             grid = _random_grid(rng)
             masks = [1 << digit for digit in grid]
             if _dig(rng, masks, complexity):
-                problem = _HEAD + "/".join(
-                    "".join(str(_DIGIT_OF[mask]) if mask else "." for mask in masks[start : start + SIZE])
-                    for start in range(0, _NUM_CELLS, SIZE)
+                blanks = "".join(name for name, mask in zip(_NAMES, masks, strict=True) if not mask)
+                given = "".join(
+                    f"{name}{_LETTER_OF[mask]}" for name, mask in zip(_NAMES, masks, strict=True) if mask
                 )
-                return Example(problem, _solution(masks, rng))
+                return Example(f"Fill {blanks} in {given}", _solution(masks, rng))
 
     def write(self, problem: str, rng: random.Random) -> str:
         """Naked singles in random order."""
@@ -93,11 +95,11 @@ class Sudoku6:
         return f"{counts}{bands}{stacks}{pairs}"
 
     def is_correct(self, problem: str, answer: str) -> bool:
-        """Whether these are the digits of the blanks in reading order."""
+        """Whether these are the letters of the blanks in reading order."""
         return answer == _answer_of(problem)
 
     def first_error(self, problem: str, steps: Sequence[str]) -> int | None:
-        """A step must fill a blank that is still one with its digit in the solution."""
+        """A step must fill a blank that is still one with its letter in the solution."""
         solved = _solved(problem)
         blanks = {_NAMES[cell]: solved[cell] for cell, mask in enumerate(_read(problem)) if not mask}
         for index, step in enumerate(steps):
@@ -107,7 +109,7 @@ class Sudoku6:
                     return index
                 continue
             match = _STEP.fullmatch(step)
-            if match is None or blanks.pop(f"{match[1]}{match[2]}", None) != int(match[3]):
+            if match is None or blanks.pop(match[1], None) != match[2]:
                 return index
         return None
 
@@ -121,20 +123,28 @@ def _read(problem: str) -> list[int]:
     match = _PROBLEM.fullmatch(problem)
     if match is None:
         raise ValueError(f"no problem of this task: {problem[:80]!r}")
-    return [0 if char == "." else 1 << (ord(char) - 49) for char in match[1] if char != "/"]
+    masks = [0] * _NUM_CELLS
+    named = [match[1][start : start + 2] for start in range(0, len(match[1]), 2)]
+    for start in range(0, len(match[2]), 3):
+        name, letter = match[2][start : start + 2], match[2][start + 2]
+        masks[_CELLS[name]] = 1 << _LETTERS.index(letter)
+        named.append(name)
+    if sorted(named) != _NAMES:
+        raise ValueError(f"not every cell is named once: {problem[:80]!r}")
+    return masks
 
 
 @lru_cache(maxsize=4096)
-def _solved(problem: str) -> tuple[int, ...]:
+def _solved(problem: str) -> tuple[str, ...]:
     masks = _read(problem)
     for cell, mask in _singles(masks, None):
         masks[cell] = mask
-    return tuple(_DIGIT_OF[mask] for mask in masks)
+    return tuple(_LETTER_OF[mask] for mask in masks)
 
 
 def _answer_of(problem: str) -> str:
     solved = _solved(problem)
-    return "".join(str(solved[cell]) for cell, mask in enumerate(_read(problem)) if not mask)
+    return "".join(solved[cell] for cell, mask in enumerate(_read(problem)) if not mask)
 
 
 def _candidates(masks: Sequence[int], cell: int) -> int:
@@ -154,7 +164,7 @@ def _singles(masks: Sequence[int], rng: random.Random | None) -> list[tuple[int,
     candidates = {cell: _candidates(masks, cell) for cell, mask in enumerate(masks) if not mask}
     order: list[tuple[int, int]] = []
     while candidates:
-        ready = [cell for cell, mask in candidates.items() if mask in _DIGIT_OF]
+        ready = [cell for cell, mask in candidates.items() if mask in _LETTER_OF]
         if not ready:
             raise ValueError("naked singles do not solve this puzzle")
         cell = ready[0] if rng is None else ready[int(rng.random() * len(ready))]
@@ -168,8 +178,8 @@ def _singles(masks: Sequence[int], rng: random.Random | None) -> list[tuple[int,
 
 def _solution(masks: Sequence[int], rng: random.Random) -> str:
     order = _singles(masks, rng)
-    steps = [f"{_NAMES[cell]}={_DIGIT_OF[mask]}" for cell, mask in order]
-    answer = "".join(str(_DIGIT_OF[mask]) for _, mask in sorted(order))
+    steps = [f"{_NAMES[cell]}{_LETTER_OF[mask]}" for cell, mask in order]
+    answer = "".join(_LETTER_OF[mask] for _, mask in sorted(order))
     return STEP_DELIMITER.join([*steps, answer_step(answer)])
 
 
@@ -211,7 +221,7 @@ def _filled(rng: random.Random) -> tuple[int, ...]:
         return False
 
     fill(0)
-    return tuple(_DIGIT_OF[mask] - 1 for mask in masks)
+    return tuple(mask.bit_length() - 1 for mask in masks)
 
 
 def _random_grid(rng: random.Random) -> list[int]:

@@ -38,7 +38,7 @@ class AnswerKind:
     aclose: Callable[[], Awaitable[None]] | None = None
 
 
-KIND_NAMES = ("auto", "boxed", "choice", "code", "json", "json:FIELD", "math", "number", "regex:PATTERN", "text")
+KIND_NAMES = ("auto", "boxed", "choice", "code", "exact", "json", "json:FIELD", "math", "number", "regex:PATTERN", "text")
 
 
 def kind_of(name: str) -> AnswerKind:
@@ -157,6 +157,7 @@ _KINDS = {
         AnswerKind(name="auto", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_auto, is_mathematical=True),
         AnswerKind(name="boxed", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_boxed, is_mathematical=True),
         AnswerKind(name="math", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_boxed, is_mathematical=True),
+        AnswerKind(name="exact", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_boxed, key=_text_key),
         AnswerKind(
             name="number",
             instruction='Reason step by step, and end with a line "The final answer is N", where N is a number.',
