@@ -368,6 +368,35 @@ class GivesLogits(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StepRewards:
+    """How good each step of a partial reply is, in [0, 1], and what computing that took."""
+
+    rewards: tuple[float, ...]
+    prompt_tokens: int
+    cached_tokens: int = 0
+
+
+@runtime_checkable
+class RewardsSteps(Protocol):
+    """Hosts a process reward model; how the model wants its steps marked is the engine's business."""
+
+    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+        """Rewards of ``steps[num_known:]``.
+
+        Args:
+            prompt: The conversation; no partial reply.
+            steps: Texts that make up the reply when they are put together, delimiters included.
+            num_known: So many steps were rewarded before; they are read (from the cache, if they are still there).
+
+        Raises:
+            CapabilityMissing: The model is no process reward model.
+            ContextOverflow: It does not fit.
+            EngineFailed: The model stopped.
+        """
+        ...
+
+
 _P = TypeVar("_P")
 
 _PROTOCOL_NAMES: dict[type, str] = {
@@ -375,6 +404,7 @@ _PROTOCOL_NAMES: dict[type, str] = {
     ScoresTokens: "scoring of given tokens",
     Embeds: "embeddings",
     GivesLogits: "full logits",
+    RewardsSteps: "rewards of steps",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.engine import FinishReason, Prompt, TokenScores
+from orchestrator.engine import FinishReason, Prompt, StepRewards, TokenScores
 from orchestrator.errors import InvalidRequest, UnknownName
 from orchestrator.sampling import GREEDY, Sampling
 
@@ -103,6 +103,21 @@ class Meter(Protocol):
 
         Raises:
             CapabilityMissing: The model cannot score given tokens.
+        """
+        ...
+
+    async def reward_steps(
+        self,
+        prompts: Sequence[Prompt],
+        steps: Sequence[Sequence[str]],
+        *,
+        num_known: Sequence[int] | None = None,
+        model: str = "verifier",
+    ) -> Sequence[StepRewards | None]:
+        """Rewards of ``steps[i][num_known[i]:]``, the steps of a reply to ``prompts[i]``, run concurrently.
+
+        Raises:
+            CapabilityMissing: The model is no process reward model.
         """
         ...
 

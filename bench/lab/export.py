@@ -19,7 +19,8 @@ import numpy.typing as npt
 import torch
 
 from orchestrator.bench.lab.model import HEAD_WIDTH, MAX_TOKENS, NORM_EPS, ROPE_BASE, Llama, Size, load
-from orchestrator.bench.lab.tokenizer import BOS, CHAT_TEMPLATE, EOS, SEPARATOR_TEXT, UNKNOWN, VOCABULARY, encode
+from orchestrator.bench.lab.model_names import REWARD_MODEL
+from orchestrator.bench.lab.tokenizer import BOS, CHAT_TEMPLATE, EOS, SEPARATOR_TEXT, TAG_TEXT, UNKNOWN, VOCABULARY, encode
 from orchestrator.bench.lab.tokenizer import prompt_ids as expected_prompt
 from orchestrator.bench.tasks import TASKS
 
@@ -127,6 +128,9 @@ def write_gguf(model: Llama, path: Path, *, name: str, facts: dict[str, Any]) ->
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
     writer.add_chat_template(CHAT_TEMPLATE)
+    if name == REWARD_MODEL:
+        for key, text in (("tag", TAG_TEXT), ("good", "+"), ("bad", "-")):
+            writer.add_string(f"ttc.step_{key}", text)
     for key, weight in gguf_weights(model):
         writer.add_tensor(key, weight.astype(np.float16) if weight.ndim == 2 else weight)
     writer.write_header_to_file()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import TypeVar
 
 from orchestrator.budget import NOTHING, Amount
 from orchestrator.controller.context import RunContext
@@ -18,8 +19,11 @@ from orchestrator.engine import (
     GenerateRequest,
     Prefilled,
     Prompt,
+    RewardsSteps,
     SampleSpec,
     ScoresTokens,
+    Span,
+    StepRewards,
     Tokenizes,
     TokenScores,
     check_capabilities,
@@ -34,6 +38,7 @@ from orchestrator.usage import Usage
 from orchestrator.verifier import Completion
 
 _LOG = logging.getLogger(__name__)
+_Read = TypeVar("_Read", TokenScores, StepRewards)
 
 
 class JobMeter:
@@ -109,22 +114,67 @@ class JobMeter:
             return [
                 None
                 if reservation is None
-                else await self._score_one(name, scorer, prompt, tokens, reservation=reservation)
+                else await self._read(
+                    name,
+                    scorer.score_tokens(prompt, tokens),
+                    reservation,
+                    bound=prompt_bound(engine, prompt) + len(tokens),
+                )
                 for prompt, tokens, reservation in zip(prompts, ids, reservations, strict=True)
             ]
         finally:
             _refund(reservations)
 
-    async def _score_one(
-        self, name: str, scorer: ScoresTokens, prompt: Prompt, tokens: Sequence[int], *, reservation: Reservation
-    ) -> TokenScores | None:
-        engine = self._run.fleet.models[name]
-        scores, read = None, prompt_bound(engine, prompt) + len(tokens)
+    async def reward_steps(
+        self,
+        prompts: Sequence[Prompt],
+        steps: Sequence[Sequence[str]],
+        *,
+        num_known: Sequence[int] | None = None,
+        model: str = "verifier",
+    ) -> Sequence[StepRewards | None]:
+        """Rewards of steps; see `orchestrator.verifier.Meter`."""
+        name, engine = self._run.fleet.resolve(model)
+        judge = require(engine, RewardsSteps, fleet=self._run.fleet)  # type: ignore[type-abstract]  # a protocol is the point
+        known = num_known or [0] * len(prompts)
+        whole = [
+            Prompt(prompt.messages, (*prompt.continuation, *map(Span, own)))
+            for prompt, own in zip(prompts, steps, strict=True)
+        ]
+        marks = [len(own) for own in steps]  # a tag after each step, at most
+        reservations = await self._reserve(engine, [(prompt, 0) for prompt in whole], extra_prompt=marks)
         try:
-            scores = await scorer.score_tokens(prompt, tokens)
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    None
+                    if reservation is None
+                    else tasks.create_task(
+                        self._read(
+                            name,
+                            judge.reward_steps(prompts[index], steps[index], num_known=known[index]),
+                            reservation,
+                            bound=prompt_bound(engine, whole[index]) + marks[index],
+                        )
+                    )
+                    for index, reservation in enumerate(reservations)
+                ]
+        except* CallerError as group:
+            raise group.exceptions[0] from None
+        finally:
+            _refund(reservations)
+        return [None if task is None else task.result() for task in running]
+
+    async def _read(
+        self, name: str, reading: Awaitable[_Read], reservation: Reservation, *, bound: int
+    ) -> _Read | None:
+        """What an engine reads, paid for; None if it failed. ``bound`` is charged if the reading was cut off."""
+        engine = self._run.fleet.models[name]
+        result: _Read | None = None
+        try:
+            result = await reading
         except asyncio.CancelledError:
             self._settle(
-                name, engine, reservation, prompt_tokens=read, cached_tokens=0, output_tokens=0, is_estimated=True
+                name, engine, reservation, prompt_tokens=bound, cached_tokens=0, output_tokens=0, is_estimated=True
             )
             raise
         except CallerError:
@@ -135,11 +185,11 @@ class JobMeter:
             name,
             engine,
             reservation,
-            prompt_tokens=scores.prompt_tokens if scores else 0,
-            cached_tokens=scores.cached_tokens if scores else 0,
+            prompt_tokens=result.prompt_tokens if result else 0,
+            cached_tokens=result.cached_tokens if result else 0,
             output_tokens=0,
         )
-        return scores
+        return result
 
     async def _reserve(
         self, engine: Engine, wanted: Sequence[tuple[Prompt, int]], *, extra_prompt: Sequence[int] = ()

@@ -23,10 +23,11 @@ from orchestrator.engine import (
     LogitRow,
     ModelDescription,
     Prompt,
+    StepRewards,
     TokenScores,
     check_capabilities,
 )
-from orchestrator.errors import ContextOverflow, InvalidRequest
+from orchestrator.errors import CapabilityMissing, ContextOverflow, InvalidRequest
 from orchestrator.workers.llama_cpp.binding import ContextHandle
 from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
 from orchestrator.workers.llama_cpp.generation import GenerationJob
@@ -35,7 +36,7 @@ from orchestrator.workers.llama_cpp.loop import DecodeLoop
 from orchestrator.workers.llama_cpp.model import Model
 from orchestrator.workers.llama_cpp.outbox import EventStream
 from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
-from orchestrator.workers.llama_cpp.work import Reading, ReadingJob, Scoring
+from orchestrator.workers.llama_cpp.work import Judging, Reading, ReadingJob, Scoring
 
 _EMBEDDING_CELLS = 2048
 _EMBEDDING_BATCH = 128
@@ -46,7 +47,8 @@ _INLINE_CHARS = 8192
 class LlamaCppEngine:
     """One model, run in this process; use `open_engine`.
 
-    Implements `Engine`, `Tokenizes`, `ScoresTokens`, `Embeds` and `GivesLogits`.
+    Implements `Engine`, `Tokenizes`, `ScoresTokens`, `Embeds`, `GivesLogits`, and for process reward models
+    `RewardsSteps`.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LlamaCppEngine:
             tokenizer=model.vocabulary.fingerprint,
             capabilities=frozenset(Capability),
         )
+        self._step_tag = model.step_tag()
         self._num_cells = num_cells
         self._loop = DecodeLoop(
             context,
@@ -211,6 +214,29 @@ class LlamaCppEngine:
         cached = await self._read(job)
         assert task.logits is not None
         return LogitRow(task.logits, len(ids), cached)
+
+    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+        """Rewards of steps by a model of the step-tag form (Math-Shepherd; Wang et al., 2024, arXiv:2312.08935).
+
+        The model reads a tag after each step; the reward is the probability of its good answer among the two, for the
+        token after the tag's last one.
+        """
+        step_tag = self._step_tag
+        if step_tag is None:
+            raise CapabilityMissing(model=self._description.name, capability="rewards of steps")
+        ids = await self._prompt_ids(prompt)
+        tags: list[int] = []
+        for step in steps:
+            ids += [*self._model.vocabulary.encode(step), *step_tag.tag]
+            tags.append(len(ids) - 1)
+        self._require_room(len(ids) - 1)
+        if not tags[num_known:]:
+            return StepRewards((), 0)
+        job = ReadingJob()
+        task = Judging(job, ids, tags=tags[num_known:], answers=(step_tag.good, step_tag.bad))
+        job.add(task)
+        cached = await self._read(job)
+        return StepRewards(tuple(task.rewards), len(ids), cached)
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Mean of the final hidden states of each text, scaled to length 1.

@@ -320,12 +320,13 @@ class DecodeLoop:
         rows: list[Row] = []
         outputs: list[tuple[Task, int, int]] = []
         for part in slices:
-            lease, first = part.task.lease, part.task.first_output
+            lease = part.task.lease
             assert lease is not None
             for position in range(part.start, part.start + part.num_tokens):
-                if position >= first:
+                is_wanted = part.task.wants(position)
+                if is_wanted:
                     outputs.append((part.task, position, len(rows)))
-                rows.append(Row(part.task.tokens[position], position, lease.sequence, position >= first))
+                rows.append(Row(part.task.tokens[position], position, lease.sequence, is_wanted))
         started = time.monotonic()
         code = self.runner.decode(rows)
         if code:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import Prompt
@@ -85,6 +86,14 @@ class Vocabulary:
                 )
 
 
+class StepTag(NamedTuple):
+    """How a process reward model of the step-tag form is asked: ids of the tag, and of its two answers."""
+
+    tag: tuple[int, ...]
+    good: int
+    bad: int
+
+
 class Model:
     """Weights, vocabulary and template of one GGUF file.
 
@@ -114,6 +123,12 @@ class Model:
             kv_width=kv_heads * head_width * layers,
             prices=prices,
         )
+
+    def step_tag(self) -> StepTag | None:
+        """From the header's ``ttc.step_tag``, ``ttc.step_good`` and ``ttc.step_bad``; None for other models."""
+        texts = [self.handle.metadata(f"ttc.step_{part}") for part in ("tag", "good", "bad")]
+        tag, good, bad = (self.vocabulary.encode(text) if text else [] for text in texts)
+        return StepTag(tuple(tag), good[0], bad[0]) if tag and len(good) == len(bad) == 1 else None
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids the model reads for a prompt: template, conversation, and what it has already written.

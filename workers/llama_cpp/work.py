@@ -7,6 +7,7 @@ loop's business. Writing samples has a module of its own, `generation`.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -22,7 +23,7 @@ class Task:
     Attributes:
         job: The request it belongs to.
         tokens: All its tokens known so far.
-        first_output: Position of the first token whose logits are wanted; those of all later ones are wanted too.
+        first_output: Position of the first token whose logits are wanted; of later ones, those that `wants` names.
         lease: Its place in the cache while it is live.
         num_read: How far its KV was computed (or found) when it was taken off.
         order: When it was admitted; later ones make room first.
@@ -55,6 +56,10 @@ class Task:
     def tokens_ahead(self) -> int:
         """Cells it will want beyond its known tokens."""
         return 0
+
+    def wants(self, position: int) -> bool:
+        """Whether the logits at a position are wanted."""
+        return position >= self.first_output
 
     def take_row(self, position: int, logits: FloatRow) -> bool:
         """Takes the logits at a position; True when the task is complete."""
@@ -145,8 +150,42 @@ class Scoring(Task):
         return len(self.logprobs) == len(self._given)
 
 
+class Judging(Reading):
+    """Reads a prompt and steps with a tag after each for how likely the tag is answered with the good token.
+
+    Args:
+        job: The request.
+        tokens: Prompt, steps and tags.
+        tags: Positions of the tags whose answers are wanted, ascending.
+        answers: The tokens that say good and bad.
+    """
+
+    def __init__(self, job: Job, tokens: list[int], *, tags: Sequence[int], answers: tuple[int, int]) -> None:
+        super().__init__(job, tokens)
+        self.first_output = tags[0]
+        self._tags = deque(tags)
+        self._answers = answers
+        self.rewards: list[float] = []
+
+    @property
+    def cache_limit(self) -> int:
+        """Up to the first tag that is still to be judged."""
+        return self._tags[0] if self._tags else len(self.tokens)
+
+    def wants(self, position: int) -> bool:
+        """Whether it is a tag to be judged."""
+        return position in self._tags
+
+    def take_row(self, position: int, logits: FloatRow) -> bool:  # noqa: ARG002  one interface
+        """Judges one step: P(good) / (P(good) + P(bad))."""
+        self._tags.popleft()
+        good, bad = (float(logits[token]) for token in self._answers)
+        self.rewards.append(1 / (1 + math.exp(min(bad - good, 700.0))))
+        return not self._tags
+
+
 class ReadingJob(Job):
-    """A single `Reading` or `Scoring` whose caller awaits how many of its tokens were cached."""
+    """A single `Reading`, `Scoring` or `Judging` whose caller awaits how many of its tokens were cached."""
 
     def __init__(self, *, salt: str = "") -> None:
         super().__init__(tree_id="", salt=salt, priority=0, deadline=None)
