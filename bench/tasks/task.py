@@ -17,6 +17,7 @@ ANSWER_CUE = "The final answer is \\boxed{"
 
 Split = Literal["train", "dev", "test"]
 _NUM_SHARES = 16  # one for dev, one for test
+_MAX_DRAWS = 1000  # a share that has one problem in a hundred draws is missed once in 20,000 times
 
 
 class Example(NamedTuple):
@@ -81,11 +82,16 @@ def split_of(task: Task, problem: str) -> Split:
 
 
 def draw(task: Task, rng: random.Random, complexity: int, split: Split) -> Example:
-    """A random example of one split."""
-    while True:
+    """A random example of one split.
+
+    Raises:
+        ValueError: The split seems to have none: easy puzzles may be too few for all three splits.
+    """
+    for _ in range(_MAX_DRAWS):
         example = task.example(rng, complexity)
         if split_of(task, example.problem) == split:
             return example
+    raise ValueError(f"no {split} problem of {task.name}@{complexity} in {_MAX_DRAWS} draws")
 
 
 def draw_distinct(task: Task, rng: random.Random, complexity: int, split: Split, count: int) -> list[str]:
@@ -94,7 +100,10 @@ def draw_distinct(task: Task, rng: random.Random, complexity: int, split: Split,
     for _ in range(50 * count):
         if len(problems) == count:
             break
-        problem = draw(task, rng, complexity, split).problem
+        try:
+            problem = draw(task, rng, complexity, split).problem
+        except ValueError:
+            break
         problems.setdefault(task.canonical(problem), problem)
     return list(problems.values())
 
