@@ -8,7 +8,16 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from orchestrator.engine import Capability, Embeds, Engine, GivesLogits, ScoresTokens, Span, Tokenizes
+from orchestrator.engine import (
+    Capability,
+    Embeds,
+    Engine,
+    GivesLogits,
+    RewardsSteps,
+    ScoresTokens,
+    Span,
+    Tokenizes,
+)
 from orchestrator.sampling import GREEDY
 from orchestrator.testing.engine_contract import EngineSuite
 from orchestrator.testing.transcript import Transcript
@@ -89,6 +98,38 @@ class ScoresTokensContract(EngineSuite):
         reported = [value for delta in sample.deltas for value in delta.logprobs or ()]
         scored = await engine.score_tokens(self.prompt(), sample.token_ids)
         assert list(scored.logprobs) == pytest.approx(reported, abs=self.tolerance)
+
+
+class RewardsStepsContract(EngineSuite):
+    """The promises of `RewardsSteps`.
+
+    Attributes:
+        steps: A reply that the model can judge.
+        reward_tolerance: By how much rewards of the same steps may differ between two ways to compute them.
+    """
+
+    steps: ClassVar[tuple[str, ...]] = ("one\n\n", "two\n\n", "three")
+    reward_tolerance: ClassVar[float] = 5e-3
+
+    async def test_every_step_gets_a_reward_and_the_reading_is_counted(self, engine: Engine) -> None:
+        assert isinstance(engine, RewardsSteps)
+        judged = await engine.reward_steps(self.prompt(), self.steps)
+        assert len(judged.rewards) == len(self.steps)
+        assert all(0 <= reward <= 1 for reward in judged.rewards)
+        assert judged.prompt_tokens > 0
+        assert 0 <= judged.cached_tokens <= judged.prompt_tokens
+
+    async def test_no_steps_get_no_rewards(self, engine: Engine) -> None:
+        assert isinstance(engine, RewardsSteps)
+        assert (await engine.reward_steps(self.prompt(), ())).rewards == ()
+        assert (await engine.reward_steps(self.prompt(), self.steps, num_known=len(self.steps))).rewards == ()
+
+    async def test_a_step_is_rewarded_alike_whatever_follows_it_and_whatever_was_known(self, engine: Engine) -> None:
+        assert isinstance(engine, RewardsSteps)
+        whole = (await engine.reward_steps(self.prompt(), self.steps)).rewards
+        begun = (await engine.reward_steps(self.prompt(), self.steps[:2])).rewards
+        rest = (await engine.reward_steps(self.prompt(), self.steps, num_known=2)).rewards
+        assert [*begun, *rest] == pytest.approx(whole, abs=self.reward_tolerance)
 
 
 class EmbedsContract(EngineSuite):

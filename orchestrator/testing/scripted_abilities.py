@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from orchestrator.engine import (
     Message,
     ModelDescription,
     Prompt,
+    Span,
+    StepRewards,
     TokenAlternatives,
     Tokenizes,
     TokenScores,
@@ -55,6 +57,38 @@ class ScriptedScorer(ScriptedEngine):
         start = len(self._spoken.continuation(prompt).ids)
         logprobs = (self.logprob_rule(prompt, token, place) for place, token in enumerate(token_ids, start=start))
         return TokenScores(tuple(logprobs), read.prompt_tokens, read.cached_tokens)
+
+
+RewardRule = Callable[[Prompt, str], float]
+"""(conversation, everything up to and including a step) -> its reward in [0, 1]."""
+
+
+def _pseudo_reward(_prompt: Prompt, text: str) -> float:
+    return share(0, "reward", text)
+
+
+class ScriptedJudge(ScriptedEngine):
+    """Implements `RewardsSteps` too; a reward is a number drawn from the text so far.
+
+    Attributes:
+        reward_rule: Assign another one for other values.
+        judged: The texts that were rewarded, in order.
+    """
+
+    reward_rule: RewardRule = staticmethod(_pseudo_reward)
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # Any: as for `ScriptedEngine`
+        super().__init__(*args, **options)
+        self.judged: list[str] = []
+
+    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+        """Rewards of ``steps[num_known:]``."""
+        whole = Prompt(prompt.messages, (Span("".join(steps)),))
+        read = await self.read_prompt(whole, num_more_tokens=len(steps))
+        texts = ["".join(steps[: end + 1]) for end in range(num_known, len(steps))]
+        self.judged += texts
+        rewards = tuple(self.reward_rule(prompt, text) for text in texts)
+        return StepRewards(rewards, read.prompt_tokens, read.cached_tokens)
 
 
 class ScriptedEmbedder(ScriptedEngine):

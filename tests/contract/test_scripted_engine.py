@@ -9,12 +9,19 @@ from orchestrator.testing import Latency, ScriptedEngine, arithmetic, babble
 from orchestrator.testing.ability_contracts import (
     EmbedsContract,
     GivesLogitsContract,
+    RewardsStepsContract,
     ScoresTokensContract,
     TokenizesContract,
 )
 from orchestrator.testing.engine_contract import EngineContract
 from orchestrator.testing.scripted import ALL_CAPABILITIES
-from orchestrator.testing.scripted_abilities import BlackBox, ScriptedAll, ScriptedLogits, ScriptedScorer
+from orchestrator.testing.scripted_abilities import (
+    BlackBox,
+    ScriptedAll,
+    ScriptedJudge,
+    ScriptedLogits,
+    ScriptedScorer,
+)
 
 MIXED = "Zwei, 日本語 🎉🎊 and\n\nmore: " + "one two three " * 40
 
@@ -94,3 +101,9 @@ class TestLogits(GivesLogitsContract, TokenizesContract, EngineContract):
     @pytest.fixture
     def disposable_engine(self, engine: Engine) -> Engine:
         return engine
+
+
+class TestAJudge(RewardsStepsContract):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return ScriptedJudge(babble())
