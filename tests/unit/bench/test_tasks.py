@@ -9,19 +9,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.bench.tasks import TASKS, Task, draw, draw_distinct, is_solved, split_of, steps_of
-from orchestrator.bench.tasks.arithmetic import parse, text_of, value_of
+from orchestrator.bench.tasks import TASKS, Countdown, Task, draw, draw_distinct, is_solved, split_of, steps_of
+from orchestrator.bench.tasks.arithmetic import leaves_of, parse, text_of, value_of
 from orchestrator.bench.tasks.task import STEP_DELIMITER, answer_in, answer_step
 from orchestrator.verifiers.answers import open_reader
 
 tasks = st.sampled_from(list(TASKS.values()))
 seeds = st.integers(0, 2**32)
+HEAD = "Evaluate mod 19: "
 
 
 def drawn(task: Task, seed: int) -> tuple[str, list[str]]:
     rng = random.Random(seed)
     problem, solution = task.example(rng, rng.choice(task.complexities))
     return problem, steps_of(solution)
+
+
+def expression_of(problem: str) -> str:
+    assert problem.startswith(HEAD)
+    return problem.removeprefix(HEAD)
 
 
 @given(tasks, seeds)
@@ -46,9 +52,9 @@ def test_a_changed_result_is_caught_at_its_step(task: Task, seed: int) -> None:
     problem, steps = drawn(task, seed)
     rng = random.Random(seed)
     index = rng.randrange(len(steps) - 1)
-    begun, _, result = steps[index].rpartition("=")
-    other = rng.choice([str(number) for number in range(1, 7) if str(number) != result])
-    steps[index] = f"{begun}={other}"
+    begun, result = re.fullmatch(r"(.*=|[A-F][1-6])(\w+)", steps[index]).groups()
+    others = "abcdef" if task.name == "sudoku6" else map(str, range(1, 7))
+    steps[index] = begun + rng.choice([other for other in others if other != result])
     assert task.first_error(problem, steps) == index
     assert not task.can_finish(problem, steps[: index + 1])
 
@@ -58,7 +64,7 @@ def test_a_wrong_answer_after_right_steps_is_caught_at_the_last_step(task: Task,
     problem, steps = drawn(task, seed)
     answer = answer_in(steps[-1])
     assert answer is not None
-    steps[-1] = answer_step(f"{answer}+1" if task.name == "countdown" else f"{answer}1")
+    steps[-1] = answer_step(f"{answer}1")
     assert task.first_error(problem, steps) == len(steps) - 1
     assert not is_solved(task, problem, STEP_DELIMITER.join(steps))
 
@@ -86,7 +92,7 @@ def test_the_same_seed_draws_the_same_example(task: Task, seed: int) -> None:
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_splits_share_no_canonical_problem(task: Task) -> None:
     rng = random.Random(3)
-    complexity = task.complexities[0]
+    complexity = task.default_complexity
     kept = {
         split: {task.canonical(draw(task, rng, complexity, split).problem) for _ in range(60)}
         for split in ("train", "dev", "test")
@@ -98,18 +104,18 @@ def test_splits_share_no_canonical_problem(task: Task) -> None:
 def test_a_sudoku_stays_in_its_split_when_digits_rows_and_columns_are_swapped(seed: int) -> None:
     task = TASKS["sudoku6"]
     problem, _ = drawn(task, seed)
-    rows = problem.removeprefix("Fill ").split("/")
-    digits = str.maketrans("123456", "314265")
-    moved = [rows[row].translate(digits) for row in (3, 2, 0, 1, 4, 5)]
-    moved = [row[3:] + row[1] + row[0] + row[2] for row in moved]
-    assert task.canonical("Fill " + "/".join(moved)) == task.canonical(problem)
+    blanks, given = problem.removeprefix("Fill ").split(" in ")
+    swaps = {**dict(zip("ABCDEF", "DCABEF", strict=True)), **dict(zip("123456", "645213", strict=True))}
+    swaps |= dict(zip("abcdef", "cadbef", strict=True))
+    moved = [re.sub(".", lambda match: swaps[match[0]], text) for text in (blanks, given)]
+    assert task.canonical(f"Fill {moved[0]} in {moved[1]}") == task.canonical(problem)
 
 
 @given(seeds)
 def test_an_expression_stays_in_its_split_when_sums_are_swapped(seed: int) -> None:
     task = TASKS["expression"]
-    left, right = (drawn(task, seed + number)[0].removeprefix("Evaluate ").removesuffix(" mod 31") for number in (0, 1))
-    one, other = f"Evaluate ({left})+({right}) mod 31", f"Evaluate ({right})+({left}) mod 31"
+    left, right = (expression_of(drawn(task, seed + number)[0]) for number in (0, 1))
+    one, other = f"{HEAD}({left})+({right})", f"{HEAD}({right})+({left})"
     assert split_of(task, one) == split_of(task, other)
 
 
@@ -117,6 +123,21 @@ def test_distinct_problems_are_distinct() -> None:
     task = TASKS["countdown"]
     problems = draw_distinct(task, random.Random(1), 1, "dev", 50)
     assert len({task.canonical(problem) for problem in problems}) == len(problems) > 20
+
+
+def test_drawing_ends_where_a_split_has_no_problem() -> None:
+    class Alike(Countdown):
+        def canonical(self, problem: str) -> str:
+            return "all the same"
+
+    task = Alike()
+    split = split_of(task, "")
+    others = {"train", "dev", "test"} - {split}
+    assert len(draw_distinct(task, random.Random(1), 1, split, 2)) == 1
+    for other in others:
+        assert draw_distinct(task, random.Random(1), 1, other, 2) == []
+        with pytest.raises(ValueError, match=f"no {other} problem of countdown@1"):
+            draw(task, random.Random(1), 1, other)
 
 
 def test_a_countdown_step_that_is_true_may_still_lead_nowhere() -> None:
@@ -135,9 +156,10 @@ def test_the_default_answer_reader_finds_the_answer(task: Task, seed: int) -> No
 
 @given(seeds)
 def test_expressions_are_read_as_they_are_written(seed: int) -> None:
-    text = drawn(TASKS["expression"], seed)[0].removeprefix("Evaluate ").removesuffix(" mod 31")
+    text = expression_of(drawn(TASKS["expression"], seed)[0])
     assert text_of(parse(text)) == text
     assert value_of(parse(text)) == eval(text)  # digits, operators and brackets
+    assert leaves_of(parse(text)) == [int(number) for number in re.findall(r"\d+", text)]
 
 
 @pytest.mark.parametrize(
