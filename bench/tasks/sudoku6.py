@@ -55,7 +55,7 @@ class Sudoku6:
     """``Fill B3F1 in A1cA2a...``: steps such as ``B3e``, in any order; the answer is ``ed``."""
 
     name = "sudoku6"
-    complexities = (1, 2, 4, 6, 8, 10, 12, 14, 16)
+    complexities = (4, 6, 8, 10, 12, 14, 16)
     default_complexity = 8
 
     def example(self, rng: random.Random, complexity: int) -> Example:
@@ -65,9 +65,7 @@ class Sudoku6:
             masks = [1 << digit for digit in grid]
             if _dig(rng, masks, complexity):
                 blanks = "".join(name for name, mask in zip(_NAMES, masks, strict=True) if not mask)
-                given = "".join(
-                    f"{name}{_LETTER_OF[mask]}" for name, mask in zip(_NAMES, masks, strict=True) if mask
-                )
+                given = "".join(f"{name}{_LETTER_OF[mask]}" for name, mask in zip(_NAMES, masks, strict=True) if mask)
                 return Example(f"Fill {blanks} in {given}", _solution(masks, rng))
 
     def write(self, problem: str, rng: random.Random) -> str:
