@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from orchestrator.bench.lab.model import HEAD_WIDTH, Cache, Llama
+from orchestrator.bench.lab.model import HEAD_WIDTH, MAX_TOKENS, Cache, Llama
 from orchestrator.bench.lab.tokenizer import EOS, PAD
 
 _COMPACT_EVERY = 16
@@ -19,9 +19,9 @@ def sample(
     prompts: Sequence[bytes],
     *,
     temperature: float = 1.0,
-    max_tokens: int = 256,
-    max_length: int = 512,
-    batch_rows: int = 4096,
+    max_tokens: int = 128,
+    max_length: int = MAX_TOKENS,
+    batch_rows: int | None = None,
     seed: int = 0,
 ) -> list[bytes]:
     """One continuation of each prompt, without EOS; it breaks off at a limit, and is empty after too long a prompt.
@@ -32,11 +32,12 @@ def sample(
         temperature: 0 is greedy.
         max_tokens: Most new tokens.
         max_length: Most tokens of prompt and continuation together.
-        batch_rows: Prompts run at once, longest first.
+        batch_rows: Prompts run at once, longest first; by default as many as suit the device.
         seed: Of the sampling.
     """
     fitting = [index for index, prompt in enumerate(prompts) if len(prompt) < max_length]
     order = sorted(fitting, key=lambda index: -len(prompts[index]))
+    batch_rows = batch_rows or (4096 if model.rotation.device.type == "cuda" else 512)
     generator = torch.Generator(model.rotation.device).manual_seed(seed)
     results: list[bytes] = [b""] * len(prompts)
     for start in range(0, len(order), batch_rows):

@@ -1,9 +1,8 @@
 """Trains the process reward model: the probability of "+" after the tag that follows each step.
 
-``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 9``: ``FOLDER`` holds ``small.pt``, ``large.pt``
-and ``prm.pt`` as `train` left them; solutions of both generators are labelled by rollouts of the larger one, then the
-model of that size is trained on the labels and judged on fresh dev problems. Leaves ``OUT/prm.pt`` and
-``OUT/prm.jsonl``.
+``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 16``: ``FOLDER`` holds ``small.pt`` and ``large.pt``
+as `train` left them; solutions of both are labelled by rollouts of the larger one, which is then trained further, on
+the labels, and judged on fresh dev problems. Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``.
 """
 
 from __future__ import annotations
@@ -20,12 +19,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from orchestrator.bench.lab.data import ROW_TOKENS, document_bias
+from orchestrator.bench.lab.data import document_bias
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama, load, save
 from orchestrator.bench.lab.tokenizer import BOS, MINUS, PAD, PLUS, STEP_END, TAG, encode, prompt_ids
-from orchestrator.bench.lab.train import Log, learning_rate, optimizer_of, step_of
+from orchestrator.bench.lab.train import Log, Optimizers, learning_rate, step_of
 from orchestrator.bench.tasks import TASKS
+
+ROW_TOKENS = 192
+"""Longer than the generators' rows: there is a tag for every step."""
+_PEAK = 0.3
+"""Of the learning rate that the model was trained with before."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
@@ -146,14 +150,13 @@ def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list
 def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:
     """Trains on labels until the time is up."""
     device = options.device
-    model, facts = load(Path(options.weights) / "prm.pt", device)
+    model, facts = load(Path(options.weights) / "large.pt", device)
     packed, labels = pack(items)
     rows, targets = torch.from_numpy(packed).to(device), torch.from_numpy(labels).to(device)
     log.write(event="packed", rows=len(rows), tags=int((targets != -100).sum()), plus=int((targets == PLUS).sum()))
-    peak = 0.5 * model.size.learning_rate
-    optimizer = optimizer_of(model, peak, device)
+    peak = _PEAK * model.size.learning_rate
+    optimizers = Optimizers(model, peak, device)
     loss_of_step = step_of(model, device=device, is_compiled=options.compile)
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     rng = random.Random(options.seed)
     started, end = time.time(), options.until - options.evaluation_s
     limit = options.epochs * len(rows) / options.batch_rows
@@ -161,14 +164,11 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     model.train()
     while (now := time.time()) < end and step < limit:
         progress = max((now - started) / max(end - started, 1e-9), step / limit)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(peak, step, progress)
         chosen = torch.tensor(rng.choices(range(len(rows)), k=options.batch_rows), device=device)
-        loss = loss_of_step(*_inputs(rows[chosen], dtype), targets[chosen])
+        loss = loss_of_step(*_inputs(rows[chosen]), targets[chosen])
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizers.step(learning_rate(peak, step, progress))
         step += 1
         losses += loss.detach()
         if step % 100 == 0:
@@ -183,23 +183,23 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     save(model, Path(options.out) / "prm.pt", {**known, "dev_auc": result})
 
 
-def _inputs(block: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _inputs(block: Tensor) -> tuple[Tensor, Tensor]:
     tokens = block.long()
-    return tokens, document_bias((tokens == BOS).cumsum(1), dtype)
+    return tokens, document_bias((tokens == BOS).cumsum(1), torch.bfloat16)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--weights", required=True, help="folder with small.pt, large.pt and prm.pt of train")
+    parser.add_argument("--weights", required=True, help="folder with small.pt and large.pt of train")
     parser.add_argument("--out", required=True)
-    parser.add_argument("--minutes", type=float, default=9.0, help="for everything")
-    parser.add_argument("--label-minutes", type=float, default=5.0)
+    parser.add_argument("--minutes", type=float, default=16.0, help="for everything")
+    parser.add_argument("--label-minutes", type=float, default=7.0)
     parser.add_argument("--evaluation-s", type=float, default=30.0)
-    parser.add_argument("--rollouts", type=int, default=8, help="of each step that is looked at")
-    parser.add_argument("--chunk", type=int, default=4096, help="solutions labelled at once")
-    parser.add_argument("--epochs", type=float, default=6.0, help="at most")
-    parser.add_argument("--batch-rows", type=int, default=64)
+    parser.add_argument("--rollouts", type=int, default=4, help="of each step that is looked at")
+    parser.add_argument("--chunk", type=int, default=2048, help="solutions labelled at once")
+    parser.add_argument("--epochs", type=float, default=4.0, help="at most")
+    parser.add_argument("--batch-rows", type=int, default=24)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--seed", type=int, default=1)
