@@ -20,7 +20,16 @@ import torch
 
 from orchestrator.bench.lab.model import HEAD_WIDTH, MAX_TOKENS, NORM_EPS, ROPE_BASE, Llama, Size, load
 from orchestrator.bench.lab.model_names import REWARD_MODEL
-from orchestrator.bench.lab.tokenizer import BOS, CHAT_TEMPLATE, EOS, SEPARATOR_TEXT, TAG_TEXT, UNKNOWN, VOCABULARY, encode
+from orchestrator.bench.lab.tokenizer import (
+    BOS,
+    CHAT_TEMPLATE,
+    EOS,
+    SEPARATOR_TEXT,
+    TAG_TEXT,
+    UNKNOWN,
+    VOCABULARY,
+    encode,
+)
 from orchestrator.bench.lab.tokenizer import prompt_ids as expected_prompt
 from orchestrator.bench.tasks import TASKS
 

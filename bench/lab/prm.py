@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from orchestrator.bench.lab.auc import auc
 from orchestrator.bench.lab.data import document_bias
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama, load, save
@@ -84,17 +85,6 @@ def step_scores(model: Llama, items: Sequence[Labelled], *, batch_rows: int = 51
             [float(logits[i, at]) for at, token in enumerate(text) if token == TAG] for i, text in enumerate(texts)
         ]
     return scores
-
-
-def auc(scores: Sequence[float], labels: Sequence[bool]) -> float:
-    """Area under the ROC curve: the chance that a good step scores above a bad one, ties counting half."""
-    values, is_good = np.asarray(scores), np.asarray(labels, bool)
-    if is_good.all() or not is_good.any():
-        return float("nan")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2
-    good, bad = int(is_good.sum()), int((~is_good).sum())
-    return float((ranks[inverse][is_good].sum() - good * (good + 1) / 2) / (good * bad))
 
 
 def judged(model: Llama, items: Sequence[Labelled]) -> dict[str, Any]:  # Any: JSON values

@@ -67,6 +67,10 @@ class Countdown:
                 return index
         return None
 
+    def is_step(self, text: str) -> bool:
+        """``8-5=3``."""
+        return "=" in text and _OPERATION.fullmatch(text) is not None
+
     def can_finish(self, problem: str, steps: Sequence[str]) -> bool:
         """Whether the target can be made of the numbers that are left."""
         target, numbers = _read(problem)

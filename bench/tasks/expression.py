@@ -67,6 +67,10 @@ class Expression:
             tree = reduced
         return None
 
+    def is_step(self, text: str) -> bool:
+        """``4+17=2``."""
+        return _STEP.fullmatch(text) is not None
+
     def can_finish(self, problem: str, steps: Sequence[str]) -> bool:
         """Nothing true leads astray here."""
         return self.first_error(problem, steps) is None

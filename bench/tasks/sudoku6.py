@@ -111,6 +111,10 @@ class Sudoku6:
                 return index
         return None
 
+    def is_step(self, text: str) -> bool:
+        """``B3e``."""
+        return _STEP.fullmatch(text) is not None
+
     def can_finish(self, problem: str, steps: Sequence[str]) -> bool:
         """Nothing true leads astray here."""
         return self.first_error(problem, steps) is None

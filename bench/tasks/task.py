@@ -69,6 +69,10 @@ class Task(Protocol):
         """Index of the first false step; None if all are true. A true step may still lead nowhere."""
         ...
 
+    def is_step(self, text: str) -> bool:
+        """Whether it has the form of a step, true or not; an answer step has not."""
+        ...
+
     def can_finish(self, problem: str, steps: Sequence[str]) -> bool:
         """Whether true steps can still lead from here to a right answer; what process rewards estimate."""
         ...

@@ -1,0 +1,28 @@
+"""Entry point of the lab's models: ``lab:small`` wherever a model is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.bench.lab.model_names import GENERATORS, REWARD_MODEL, weights_path
+from orchestrator.config import Settings
+from orchestrator.engine import Engine
+from orchestrator.errors import UnknownName
+
+_DEFAULTS: dict[str, Any] = {"num_threads": 1, "context_cells": 16384, "max_sequences": 64}  # Any: numbers and flags
+"""These models are so small that a second thread waits more than it works."""
+
+
+async def open_lab(target: str, settings: Settings) -> Engine:
+    """A model of the lab in the embedded engine.
+
+    Raises:
+        UnknownName: There is none of that name.
+    """
+    from orchestrator.workers.llama_cpp import open_engine
+
+    names = (*GENERATORS, REWARD_MODEL)
+    if target not in names:
+        raise UnknownName(kind="model of the lab", name=target, known=names)
+    given = settings.llama_cpp.model_dump(exclude_none=True, exclude_unset=True)
+    return await open_engine(weights_path(target), name=target, **{**_DEFAULTS, **given})
