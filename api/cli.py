@@ -21,6 +21,7 @@ GROUP = "orchestrator.commands"
 """Entry points: name -> click command."""
 
 SUMMARIES = {
+    "bench": "Measure strategies at equal cost: run, report, compare, record, load.",
     "engines": "Describe the engines that run models.",
     "jobs": "List, show, resume and remove jobs.",
     "models": "Get the model files that run on this machine.",

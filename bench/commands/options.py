@@ -1,0 +1,52 @@
+"""Options that several commands of ``ttc bench`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from orchestrator.errors import InvalidRequest
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
+
+AXES = ("output_tokens", "total_tokens", "effective_flops", "usd", "wall_s")
+"""What cost can be counted in."""
+
+axis_option = click.option(
+    "--axis", type=click.Choice(AXES), default="output_tokens", show_default=True, help="What cost is counted in."
+)
+data_option = click.option(
+    "--data", metavar="DIR", help="Folder of datasets: what {data} stands for in sets, as in gsm8k:{data}/test.jsonl."
+)
+jobs_option = click.option(
+    "--jobs",
+    "num_at_once",
+    type=click.IntRange(1, 1024),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="Jobs under way at once.",
+)
+
+
+def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
+    """The numbers of a list like ``1,2,3``; none where it is not given.
+
+    Raises:
+        InvalidRequest: One is no whole number from 0 on, or is there twice.
+    """
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise InvalidRequest(
+            f"--{option} must be whole numbers with commas between them, as in 1,2,3, not {text!r}",
+            field=option,
+            value=text,
+        )
+    numbers = tuple(int(part) for part in parts)
+    if len(set(numbers)) < len(numbers):
+        raise InvalidRequest(f"--{option} {text!r} names a number twice", field=option, value=text)
+    return numbers
