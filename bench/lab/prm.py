@@ -1,8 +1,8 @@
 """Trains the process reward model: the probability of "+" after the tag that follows each step.
 
-``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 16``: ``FOLDER`` holds ``small.pt`` and ``large.pt``
-as `train` left them; solutions of both are labelled by rollouts of the larger one, which is then trained further, on
-the labels, and judged on fresh dev problems. Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``.
+``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 16``: ``FOLDER`` holds ``small.pt`` and
+``large.pt`` as `train` left them; solutions of both are labelled by rollouts of the larger one, which is then trained
+further, on the labels, and judged on fresh dev problems. Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The lab's vocabulary: a token a character, a number or a cell, a few longer pieces, bytes for all else.
 
-It is a SentencePiece vocabulary, read in the same way by llama.cpp, which joins neighbouring symbols whenever their text is a token, so each longer piece comes with all its beginnings. In
-texts of the tasks no two pieces overlap, hence there is one way to encode them. Spaces are written as U+2581 in the
-vocabulary. Ids that the tasks use come first: they are below 256 and fit a byte.
+It is a SentencePiece vocabulary, read in the same way by llama.cpp, which joins neighbouring symbols whenever their
+text is a token, so each longer piece comes with all its beginnings. In texts of the tasks no two pieces overlap, hence
+there is one way to encode them. Spaces are written as U+2581 in the vocabulary. Ids that the tasks use come first: they
+are below 256 and fit a byte.
 """
 
 from __future__ import annotations

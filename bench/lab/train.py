@@ -37,8 +37,8 @@ _FINAL_SHARE = 0.02
 _GRACE_S = 120.0
 _GPU_LANES = ({"draft": 0.35}, {"small": 0.7}, {"large": 1.0})
 _CPU_LANES = ({"draft": 0.2, "small": 0.8}, {"large": 1.0})
-"""Lanes run side by side, the models of a lane one after the other, each for a share of the time. On a GPU, which all of
-them share, what the smaller ones leave goes to the larger ones."""
+"""Lanes run side by side, the models of a lane one after the other, each for a share of the time. On a GPU, which all
+of them share, what the smaller ones leave goes to the larger ones."""
 
 
 def learning_rate(peak: float, step: int, progress: float) -> float:
@@ -218,7 +218,7 @@ def _train_lane(lane: Mapping[str, float], work: Path, options: argparse.Namespa
     command = [sys.executable, str(Path(__file__).with_name("bare.py")), "train", *sys.argv[1:], "--work", str(work)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "TORCHINDUCTOR_COMPILE_THREADS": "4"}
     shares = {name: share for name, share in lane.items() if name in options.models}
-    seconds = (options.until - time.time()) / (1 if sum(shares.values()) < 1 else sum(shares.values()))
+    seconds = (options.until - time.time()) / max(sum(shares.values()), 1.0)
     failed = 0
     for name, share in shares.items():
         until = time.time() + seconds * share

@@ -38,7 +38,19 @@ class AnswerKind:
     aclose: Callable[[], Awaitable[None]] | None = None
 
 
-KIND_NAMES = ("auto", "boxed", "choice", "code", "exact", "json", "json:FIELD", "math", "number", "regex:PATTERN", "text")
+KIND_NAMES = (
+    "auto",
+    "boxed",
+    "choice",
+    "code",
+    "exact",
+    "json",
+    "json:FIELD",
+    "math",
+    "number",
+    "regex:PATTERN",
+    "text",
+)
 
 
 def kind_of(name: str) -> AnswerKind:
