@@ -1,7 +1,7 @@
 """Writes trained models as GGUF for the embedded engine, and as safetensors folders for vLLM and transformers.
 
-``python -m orchestrator.bench.lab.export CHECKPOINT... [--out bench/lab/weights] [--safetensors FOLDER]``; each GGUF
-is read back with llama.cpp, which must encode the tasks' texts and compute the same logits as PyTorch.
+``python -m orchestrator.bench.lab.export CHECKPOINT... [--out bench/lab/weights]``; each GGUF is read back with
+llama.cpp, which must encode the tasks' texts and compute the same logits as PyTorch.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from orchestrator.bench.lab.model import HEAD_WIDTH, MAX_TOKENS, NORM_EPS, ROPE_BASE, Llama, Size, load
+from orchestrator.bench.lab.checkpoint import load_file
+from orchestrator.bench.lab.hugging_face import Array, hf_weights, write_safetensors
+from orchestrator.bench.lab.model import HEAD_WIDTH, MAX_TOKENS, NORM_EPS, ROPE_BASE, Llama
 from orchestrator.bench.lab.model_names import REWARD_MODEL
 from orchestrator.bench.lab.tokenizer import (
     BOS,
@@ -35,36 +36,6 @@ from orchestrator.bench.tasks import TASKS
 
 _LOGIT_TOLERANCE = 2e-3
 """Of the range of the logits; llama.cpp rounds weights, activations and the KV cache to float16."""
-Array = npt.NDArray[np.float32]
-
-
-def hf_weights(model: Llama) -> dict[str, Array]:
-    """Weights under the names and in the layout of Hugging Face's Llama; the tied head is left out."""
-    size = model.size
-    own = {name: weight.detach().float().cpu().numpy() for name, weight in model.state_dict().items()}
-    result = {"model.embed_tokens.weight": own["embedding.weight"], "model.norm.weight": own["norm"]}
-    for index in range(size.layers):
-        theirs, ours = f"model.layers.{index}.", f"layers.{index}."
-        q, k, v = _split_heads(own[ours + "qkv.weight"], size)
-        gate, up = np.split(own[ours + "gate_up.weight"], 2)
-        result |= {
-            theirs + "input_layernorm.weight": own[ours + "attention_norm"],
-            theirs + "self_attn.q_proj.weight": q,
-            theirs + "self_attn.k_proj.weight": k,
-            theirs + "self_attn.v_proj.weight": v,
-            theirs + "self_attn.o_proj.weight": own[ours + "output.weight"],
-            theirs + "post_attention_layernorm.weight": own[ours + "ffn_norm"],
-            theirs + "mlp.gate_proj.weight": gate,
-            theirs + "mlp.up_proj.weight": up,
-            theirs + "mlp.down_proj.weight": own[ours + "down.weight"],
-        }
-    return result
-
-
-def _split_heads(qkv: Array, size: Size) -> tuple[Array, Array, Array]:
-    """The model views its product as [3 * heads, head width]: all of q's heads, then k's, then v's."""
-    q, k, v = qkv.reshape(3, size.width, size.width)
-    return q, k, v
 
 
 def interleaved(weight: Array, heads: int) -> Array:
@@ -148,101 +119,6 @@ def write_gguf(model: Llama, path: Path, *, name: str, facts: dict[str, Any]) ->
     writer.close()
 
 
-def write_safetensors(model: Llama, folder: Path) -> None:
-    """A folder as transformers and vLLM load it, tokenizer included."""
-    from safetensors.numpy import save_file
-
-    size = model.size
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: weight.astype(np.float16) for name, weight in hf_weights(model).items()},
-        str(folder / "model.safetensors"),
-        metadata={"format": "pt"},
-    )
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": len(VOCABULARY),
-        "hidden_size": size.width,
-        "intermediate_size": size.hidden,
-        "num_hidden_layers": size.layers,
-        "num_attention_heads": size.heads,
-        "num_key_value_heads": size.heads,
-        "head_dim": HEAD_WIDTH,
-        "hidden_act": "silu",
-        "max_position_embeddings": MAX_TOKENS,
-        "rms_norm_eps": NORM_EPS,
-        "rope_theta": ROPE_BASE,
-        "tie_word_embeddings": True,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
-        "torch_dtype": "float16",
-    }
-    tokenizer_config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "chat_template": CHAT_TEMPLATE,
-        "clean_up_tokenization_spaces": False,
-        "model_max_length": MAX_TOKENS,
-    }
-    for name, content in (
-        ("config.json", config),
-        ("tokenizer.json", hf_tokenizer()),
-        ("tokenizer_config.json", tokenizer_config),
-    ):
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def hf_tokenizer() -> dict[str, Any]:  # Any: JSON values
-    """The vocabulary as a tokenizer.json: byte-pair merges that build each longer piece from its beginnings."""
-    ids = {token.text: index for index, token in enumerate(VOCABULARY)}
-    longer = [token.text for token in VOCABULARY if token.kind == 1 and len(token.text) > 1]
-    merges = [[text[:-1], text[-1]] for text in longer if text[:-1] in ids and text[-1] in ids]
-    special = [index for index, token in enumerate(VOCABULARY) if token.kind in {2, 3}]
-    return {
-        "version": "1.0",
-        "added_tokens": [
-            {
-                "id": index,
-                "content": VOCABULARY[index].text,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
-            for index in special
-        ],
-        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
-        "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [BOS], "tokens": ["<s>"]}},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "unk_token": "<unk>",
-            "fuse_unk": False,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": ids,
-            "merges": merges,
-        },
-    }
-
-
 def check_gguf(model: Llama, path: Path, *, num_problems: int) -> dict[str, float]:
     """Holds a GGUF against PyTorch.
 
@@ -294,18 +170,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("checkpoints", nargs="+", type=Path, help="NAME.pt as train and prm leave them")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("weights"))
-    parser.add_argument("--safetensors", type=Path, help="also write FOLDER/NAME for vLLM and transformers")
     parser.add_argument("--problems", type=int, default=1000, help="texts whose encoding is compared")
     options = parser.parse_args()
     torch.set_num_threads(1)
     for checkpoint in options.checkpoints:
-        model, facts = load(checkpoint)
+        model, facts = load_file(checkpoint)
         model.eval()
         path = options.out / f"{checkpoint.stem}.gguf"
         write_gguf(model, path, name=checkpoint.stem, facts=facts)
         checked = check_gguf(model, path, num_problems=options.problems)
-        if options.safetensors:
-            write_safetensors(model, options.safetensors / checkpoint.stem)
+        write_safetensors(model, options.out / checkpoint.stem, facts)
         print(f"{path} {path.stat().st_size / 1e6:.2f} MB {json.dumps(checked)}", file=sys.stdout)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -144,19 +142,3 @@ def rotated(x: Tensor, rotation: Tensor) -> Tensor:
     cosines, sines = rotation.to(x.dtype)
     turned: Tensor = x * cosines + torch.cat([-right, left], dim=-1) * sines
     return turned
-
-
-def save(model: Llama, path: Path, facts: dict[str, Any]) -> None:  # Any: JSON values
-    """Writes weights (float32) and what is known of them, so that a reader never sees half a file."""
-    partial = path.with_suffix(".partial")
-    weights = {name: weight.detach().float().cpu().clone() for name, weight in model.state_dict().items()}
-    torch.save({"size": asdict(model.size), "weights": weights, "facts": facts}, partial)
-    partial.replace(path)
-
-
-def load(path: Path, device: str = "cpu") -> tuple[Llama, dict[str, Any]]:  # Any: JSON values
-    """A saved model and what is known of it."""
-    stored = torch.load(path, map_location=device, weights_only=True)
-    model = Llama(Size(**stored["size"])).to(device)
-    model.load_state_dict(stored["weights"])
-    return model, stored["facts"]

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from orchestrator.bench.lab.auc import auc
+from orchestrator.bench.lab.checkpoint import load, save
 from orchestrator.bench.lab.data import document_bias
 from orchestrator.bench.lab.labels import Labelled, labelled
-from orchestrator.bench.lab.model import Llama, load, save
+from orchestrator.bench.lab.model import Llama
 from orchestrator.bench.lab.tokenizer import BOS, MINUS, PAD, PLUS, STEP_END, TAG, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate, step_of
 from orchestrator.bench.tasks import TASKS
@@ -116,7 +117,7 @@ def judged(model: Llama, items: Sequence[Labelled]) -> dict[str, Any]:  # Any: J
 def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list[Labelled]]:
     """Labelled solutions of train and of dev problems, as many as the time for labels allows."""
     folder, device = Path(options.weights), options.device
-    writers = [load(folder / f"{name}.pt", device)[0].eval() for name in ("small", "large")]
+    writers = [load(folder, name, device)[0].eval() for name in ("small", "large")]
     roller = writers[1]
     started, number = time.time(), 0
     held_out: list[Labelled] = []
@@ -140,7 +141,7 @@ def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list
 def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:
     """Trains on labels until the time is up."""
     device = options.device
-    model, facts = load(Path(options.weights) / "large.pt", device)
+    model, facts = load(Path(options.weights), "large", device)
     packed, labels = pack(items)
     rows, targets = torch.from_numpy(packed).to(device), torch.from_numpy(labels).to(device)
     log.write(event="packed", rows=len(rows), tags=int((targets != -100).sum()), plus=int((targets == PLUS).sum()))
@@ -181,7 +182,7 @@ def _inputs(block: Tensor) -> tuple[Tensor, Tensor]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--weights", required=True, help="folder with small.pt and large.pt of train")
+    parser.add_argument("--weights", required=True, help="folder with small and large, as train or export left them")
     parser.add_argument("--out", required=True)
     parser.add_argument("--minutes", type=float, default=16.0, help="for everything")
     parser.add_argument("--label-minutes", type=float, default=7.0)

@@ -65,15 +65,16 @@ VOCABULARY += [Token(f"<unused{index}>", _CONTROL) for index in range(_PADDED)]
 _IDS = {token.text.replace(_SPACE, " "): index for index, token in enumerate(VOCABULARY) if token.kind == _NORMAL}
 _TEXTS = {index: text for text, index in _IDS.items()}
 SEPARATOR, TAG, PLUS, MINUS, STEP_END = (_IDS[text] for text in (SEPARATOR_TEXT, TAG_TEXT, "+", "-", STEP_DELIMITER))
-_PATTERN = re.compile("|".join(map(re.escape, (*PIECES, *_NUMBERS, *_CELLS, *_SYMBOLS))))
-assert max(_IDS[text] for text in (*PIECES, *_NUMBERS, *_CELLS, *_SYMBOLS)) < 256
+_READ = (*PIECES, *_NUMBERS, *_CELLS, "\n", *map(chr, range(32, 127)))
+_PATTERN = re.compile("|".join(map(re.escape, _READ)))
+assert max(_IDS[text] for text in _READ) < 256
 
 
 def encode(text: str) -> bytes:
-    """Ids of a text of the tasks, one byte each, without BOS and EOS.
+    """Ids of a text of the tasks, or any other in ASCII, one byte each, without BOS and EOS.
 
     Raises:
-        ValueError: It has characters that the tasks do not use.
+        ValueError: It has other characters.
     """
     pieces = _PATTERN.findall(text)
     if sum(map(len, pieces)) != len(text):

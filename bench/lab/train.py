@@ -2,7 +2,7 @@
 
 ``python3 bench/lab/bare.py train --out OUT --minutes 9 --device cuda`` starts processes that write problems, and one
 process a model; each leaves ``OUT/NAME.pt``, and all of them add to ``OUT/train.jsonl``. ``--resume FOLDER`` goes on
-from the models in a folder; the learning rate then rises and falls once more.
+from the models in a folder (``bench/lab/weights``, say); the learning rate then rises and falls once more.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orchestrator.bench.lab.accuracy import FULL, QUICK, Grid, accuracy, brief
+from orchestrator.bench.lab.checkpoint import load, save
 from orchestrator.bench.lab.data import ROW_TOKENS, Shards, batch_of, start_writers
-from orchestrator.bench.lab.model import SIZES, Llama, load, save
+from orchestrator.bench.lab.model import SIZES, Llama
 
 _WARMUP_STEPS = 100
 _SAVE_EVERY_S = 45.0
@@ -129,8 +130,8 @@ def train_one(name: str, options: argparse.Namespace) -> None:
     log = Log(out / "train.jsonl", model=name)
     model = Llama(SIZES[name]).to(device)
     facts: dict[str, Any] = {"steps": 0, "tokens": 0, "train_s": 0.0, "seeds": []}  # Any: JSON values
-    if options.resume and (stored := Path(options.resume) / f"{name}.pt").exists():
-        model, facts = load(stored, device)
+    if options.resume:
+        model, facts = load(Path(options.resume), name, device)
     optimizers = Optimizers(model, model.size.learning_rate, device)
     shards = Shards(Path(options.work), device)
     while not shards.num_rows:
@@ -154,6 +155,7 @@ def train_one(name: str, options: argparse.Namespace) -> None:
             "seeds": [*facts["seeds"], options.seed],
             "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
             "parameters": model.num_parameters,
+            "learning_rate": model.size.learning_rate,
         }
 
     while (now := time.time()) < end:
@@ -237,7 +239,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="where models and the log are written")
     parser.add_argument("--minutes", type=float, default=9.0, help="for everything, evaluation included")
     parser.add_argument("--models", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--resume", help="a folder with models to go on from")
+    parser.add_argument("--resume", help="a folder with models to go on from, as training or export left them")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=max((os.cpu_count() or 2) - 6, 1), help="that write problems")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU, for each model")

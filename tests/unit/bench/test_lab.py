@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from orchestrator.bench.lab import data, generation, model, tokenizer, train  # noqa: E402
+from orchestrator.bench.lab import checkpoint, data, generation, model, tokenizer, train  # noqa: E402
 from orchestrator.bench.tasks import TASKS, Task, is_solved  # noqa: E402
 
 TINY = model.Size(32, 2, 32, 1e-2)
@@ -67,7 +67,8 @@ def test_characters_that_no_task_uses_are_refused() -> None:
 
 
 def test_packed_documents_do_not_see_each_other_and_only_solutions_are_learnt() -> None:
-    row = torch.from_numpy(data.rows(random.Random(1), 1))
+    rows = torch.from_numpy(data.rows(random.Random(1), 20))
+    row = next(row[None] for row in rows if (row == tokenizer.BOS).sum() > 1)
     batch = data.batch_of(row, torch.float32)
     made = rough_model()
     packed = made(batch.tokens, batch.bias)
@@ -111,11 +112,26 @@ def test_training_lowers_the_loss() -> None:
 
 def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     made = rough_model()
-    model.save(made, tmp_path / "x.pt", {"steps": 3})
-    again, facts = model.load(tmp_path / "x.pt")
+    checkpoint.save(made, tmp_path / "x.pt", {"steps": 3})
+    again, facts = checkpoint.load_file(tmp_path / "x.pt")
     ids = torch.tensor([[1, 50, 60]])
     assert facts == {"steps": 3}
     assert torch.equal(made(ids), again(ids))
+
+
+def test_training_goes_on_from_exported_weights(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    from orchestrator.bench.lab.hugging_face import write_safetensors
+
+    made = rough_model()
+    write_safetensors(made, tmp_path / "x", {"steps": 3, "learning_rate": 1e-2})
+    again, facts = checkpoint.load(tmp_path, "x")
+    ids = torch.tensor([[1, 50, 60]])
+    assert facts["steps"] == 3
+    assert again.size == made.size
+    torch.testing.assert_close(again(ids), made(ids), rtol=2e-2, atol=2e-2)
+    with pytest.raises(SystemExit, match="train y first"):
+        checkpoint.load(tmp_path, "y")
 
 
 @pytest.mark.model
