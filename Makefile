@@ -13,7 +13,7 @@ DEMO_MODEL := qwen2.5-coder-0.5b
 DEMO_BUDGET := tokens=4000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-unit bench soak clean tree test-model
+.PHONY: help demo check test test-unit bench lab soak clean tree test-model
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,11 @@ test-unit: $(VENV)/.dev ## run the tests that need no model, no server and no pr
 bench: $(VENV)/.dev ## run the smoke suite (under 10 minutes) and assemble docs/benchmarks/README.md
 	$(BIN)/python -m orchestrator.bench
 
+lab: $(VENV)/.lab ## train the lab's models anew (about 90 minutes on two cores) and write their weights
+	$(BIN)/python bench/lab/bare.py train --out build/lab --minutes 60
+	$(BIN)/python bench/lab/bare.py prm --weights build/lab --out build/lab
+	$(BIN)/python -m orchestrator.bench.lab.export build/lab/draft.pt build/lab/small.pt build/lab/large.pt build/lab/prm.pt
+
 soak: $(VENV)/.dev test-model ## run the long counts (minutes to an hour) and write docs/benchmarks/soak.md
 	$(BIN)/python -m orchestrator.bench.soak
 
@@ -61,6 +66,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing; where no wheel of llama-cpp-python is at hand it is compiled now, which takes minutes"
 	@$(PIP) install --editable '.[local,dev]'
 	@touch $(VENV)/.local $@
+
+$(VENV)/.lab: $(VENV)/.dev
+	@$(PIP) install --editable '.[local,dev,lab]'
+	@touch $@
 
 test-model:
 	@$(BIN)/ttc models pull smollm2-135m >/dev/null

@@ -22,7 +22,7 @@ from orchestrator.bench.lab.tokenizer import BOS, EOS, PAD, SEPARATOR, encode, p
 from orchestrator.bench.tasks import TASKS, draw
 
 ROW_TOKENS = 128
-_SHARES = {"expression": 0.25, "countdown": 0.4, "sudoku6": 0.35}
+_SHARES = {"expression": 0.45, "countdown": 0.3, "sudoku6": 0.25}
 """Of documents."""
 _COMPLEXITIES = {
     "expression": (1, 2, 3, 4, 5, 6, 8, 10, 12),
