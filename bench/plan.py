@@ -65,11 +65,6 @@ class Refusal:
     reason: str
     is_replayed: bool
 
-    def __str__(self) -> str:
-        what = "replayed" if self.is_replayed else "run"
-        where = f"{self.label} on {self.set}" + (f" under {self.budget}" if self.budget is not None else "")
-        return f"{where} cannot be {what}: {self.reason}"
-
     def covers(self, row: Row) -> bool:
         """Whether the row belongs to it."""
         is_under = self.budget is None or self.budget == row.budget

@@ -17,7 +17,15 @@ from orchestrator.bench.suite import ORACLE
 from orchestrator.client import Orchestrator
 from orchestrator.config import Settings
 from orchestrator.engine import Engine
-from orchestrator.errors import CapabilityMissing, InvalidRequest, StoreFailed, TtcError, UnknownName
+from orchestrator.errors import (
+    BudgetExhausted,
+    CapabilityMissing,
+    InvalidRequest,
+    NoAnswer,
+    StoreFailed,
+    TtcError,
+    UnknownName,
+)
 from orchestrator.events import Event
 from orchestrator.job import Result
 from orchestrator.models import open_model
@@ -25,8 +33,8 @@ from orchestrator.store import JobState
 
 _LOG = logging.getLogger(__name__)
 
-_NO_FAILURES = frozenset({"no_answer", "budget_exhausted"})
-"""Codes of errors that say no more than that there is no answer."""
+_NO_FAILURES = (NoAnswer, BudgetExhausted)
+"""What these say is that there is no answer."""
 _MAX_ERROR_CHARS = 300
 
 
@@ -40,8 +48,9 @@ class Progress:
         num_done: Done in this one.
         num_correct: Right answers among those.
         num_failed: Jobs that failed among those.
-        num_unscored: Texts for which a verifier had no score.
-        unscored_reason: Why the last of them has none.
+        num_unscored: Texts that a verifier could not score.
+        unscored_reason: Why not the last of them.
+        num_short: Samples that jobs asked for beyond what pools hold.
         output_tokens: Of this run.
     """
 
@@ -52,6 +61,7 @@ class Progress:
     num_failed: int = 0
     num_unscored: int = 0
     unscored_reason: str = ""
+    num_short: int = 0
     output_tokens: int = 0
 
     def count(self, row: Row) -> None:
@@ -152,6 +162,7 @@ class BenchRun:
                 await asyncio.wait(workers)
                 flushing.cancel()
             self._orchestrator = None
+            self.progress.num_short += sum(getattr(engine, "num_refused_samples", 0) for engine in orchestrator.fleet)
         self.rows.flush()
 
     async def _engine(self, model: str | Engine) -> Engine:
@@ -193,7 +204,8 @@ class BenchRun:
         if _is_impossible(error) and not watcher.lacks_conclusions_only:
             self.plan.refuse(job.scenario, job.strategy, str(error))
             return None
-        if result is None or (error is not None and error.code not in _NO_FAILURES and not _is_impossible(error)):
+        has_failed = error is not None and not isinstance(error, _NO_FAILURES) and not _is_impossible(error)
+        if result is None or has_failed:
             return row.model_copy(update={**_facts(result), "error": str(error)[:_MAX_ERROR_CHARS]})
         try:
             is_correct = await judge.is_correct(job.problem, result.text)
@@ -229,10 +241,10 @@ class _Watcher:
         if done.get("error", {}).get("code") == CapabilityMissing.code:
             self._lacking.add(done["action"]["type"])
         if done["action"]["type"] == "Score":
-            problems = done["outcome"].get("problems") or ()
-            self._progress.num_unscored += len(problems)
-            for problem in problems:
-                self._progress.unscored_reason = problem
+            outcome = done["outcome"]
+            if problems := outcome.get("problems"):
+                self._progress.num_unscored += outcome["scores"].count(None)
+                self._progress.unscored_reason = problems[-1]
 
 
 def _is_impossible(error: TtcError | None) -> bool:

@@ -17,7 +17,7 @@ from orchestrator.errors import InvalidRequest
 from orchestrator.sampling import Sampling
 
 if TYPE_CHECKING:
-    from orchestrator.bench.pool import Pool
+    from orchestrator.bench.pool_records import Pool
 
 POOL = "pool:"
 """Before a file, where a recorded pool stands in for a model."""
@@ -111,6 +111,7 @@ class _Opener:
     wish: Wish
     settings: Settings
     models: ModelNames = field(init=False)
+    _pools: dict[Path, Pool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.models = self.suite.models.under(self.wish.models)
@@ -144,8 +145,7 @@ class _Opener:
     def _replayed(self, entry: SetEntry, small: str, named: Mapping[str, str], real: ProblemSet | None) -> Scenario:
         from orchestrator.bench.pool_engine import PoolEngine, PoolScorer, PoolSet
 
-        path = self._file(small)
-        pool = self._pool(path)
+        pool = self._pool(self._file(small))
         models: dict[str, str | Engine] = {"small": PoolEngine(pool)}
         if "large" in named:
             models["large"] = self._model(named["large"])
@@ -160,7 +160,7 @@ class _Opener:
             problem_set=problem_set,
             problems=self._first(problem_set, entry),
             models=models,
-            model=path.name.removesuffix(".xz").removesuffix(".pool"),
+            model=pool.name,
             is_replayed=True,
             has_quick_check=real is None or _is_lab_task(entry),
             sampling=pool.header.sampling,
@@ -178,7 +178,9 @@ class _Opener:
     def _pool(self, path: Path) -> Pool:
         from orchestrator.bench.pool import read_pool
 
-        return read_pool(path)
+        if path not in self._pools:
+            self._pools[path] = read_pool(path)
+        return self._pools[path]
 
     def _file(self, name: str) -> Path:
         return self.suite.file(name.removeprefix(POOL))
@@ -194,11 +196,20 @@ class _Opener:
         return tuple(problem_set.problems)[: min(counts, default=None)]
 
     def _filled(self, text: str) -> str:
-        if DATA not in text:
-            return text
-        if self.wish.data is None:
-            raise InvalidRequest(f"{self.suite.path}: {text!r} needs --data, the folder of datasets", field="data")
-        return text.replace(DATA, str(self.wish.data))
+        return with_data(text, self.wish.data)
+
+
+def with_data(text: str, folder: Path | None) -> str:
+    """The text with the folder of datasets in its place.
+
+    Raises:
+        InvalidRequest: It needs one, and there is none.
+    """
+    if DATA not in text:
+        return text
+    if folder is None:
+        raise InvalidRequest(f"{text!r} needs --data, the folder of datasets", field="data", value=text)
+    return text.replace(DATA, str(folder))
 
 
 def _is_lab_task(entry: SetEntry) -> bool:

@@ -162,7 +162,7 @@ def _strategies(path: Path, content: SuiteFile) -> tuple[Strategy, ...]:
         try:
             found = list(_strategies_of(entry, content.sampling))
         except CallerError as error:
-            raise _at(path, f"{where} ({entry.policy})", error) from None
+            raise _at(path, where, error, words=f" ({entry.policy})") from None
         for strategy in found:
             if strategy.label in strategies:
                 raise InvalidRequest(
@@ -237,6 +237,6 @@ def _shown(name: str, params: Mapping[str, Any]) -> str:  # Any: JSON values
     return f"{name}({', '.join(values)})"
 
 
-def _at(path: Path, where: str, error: CallerError) -> InvalidRequest:
+def _at(path: Path, where: str, error: CallerError, *, words: str = "") -> InvalidRequest:
     """The error, told with where in the suite it is."""
-    return InvalidRequest(f"{path}: {where}: {error}", field=f"{where}.{getattr(error, 'field', 'name')}")
+    return InvalidRequest(f"{path}: {where}{words}: {error}", field=f"{where}.{getattr(error, 'field', 'name')}")

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from orchestrator.bench.rows import Row, read_rows
 from orchestrator.errors import InvalidRequest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
 
-AXES = ("output_tokens", "total_tokens", "effective_flops", "usd", "wall_s")
-"""What cost can be counted in."""
-
-axis_option = click.option(
-    "--axis", type=click.Choice(AXES), default="output_tokens", show_default=True, help="What cost is counted in."
-)
 data_option = click.option(
     "--data", metavar="DIR", help="Folder of datasets: what {data} stands for in sets, as in gsm8k:{data}/test.jsonl."
 )
@@ -29,6 +25,20 @@ jobs_option = click.option(
     metavar="N",
     help="Jobs under way at once.",
 )
+
+
+def read_files(files: Sequence[str]) -> Iterator[Row]:
+    """The rows of several files.
+
+    Raises:
+        InvalidRequest: One cannot be read, or holds something else.
+    """
+    for name in files:
+        try:
+            yield from read_rows(Path(name))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InvalidRequest(f"cannot read the rows of {name!r}: {reason}", field="rows", value=name) from None
 
 
 def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:

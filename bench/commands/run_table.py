@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import click
 
 from orchestrator.api.terminal.console import result_console
 from orchestrator.api.terminal.wording import printable
+from orchestrator.bench.plan import Refusal
 from orchestrator.bench.running import BenchRun
 from orchestrator.bench.tally import Cell, CellKey, cells
 
@@ -21,12 +24,15 @@ def print_run(run: BenchRun, *, as_json: bool, is_dry: bool) -> None:
         return
     if found:
         _print_table(found)
-    for refusal in run.plan.refusals:
-        click.echo(printable(str(refusal), is_line=True))
+    for line in _told(run.plan.refusals):
+        click.echo(printable(line, is_line=True))
     progress = run.progress
     if progress.num_unscored:
         reason = printable(progress.unscored_reason, is_line=True)
-        click.echo(f"warning: verifiers gave no score for {progress.num_unscored:,} texts ({reason})", err=True)
+        click.echo(f"warning: {progress.num_unscored:,} texts could not be scored ({reason})", err=True)
+    if progress.num_short:
+        words = f"warning: pools were {progress.num_short:,} samples short of what policies asked for"
+        click.echo(f"{words}; these went on with fewer", err=True)
     num_left = progress.num_jobs - progress.num_skipped - progress.num_done
     words = f"{progress.num_jobs:,} jobs: " + ("" if is_dry else f"{progress.num_done:,} run now, ")
     words += f"{progress.num_skipped:,} from an earlier run"
@@ -35,6 +41,20 @@ def print_run(run: BenchRun, *, as_json: bool, is_dry: bool) -> None:
     if progress.num_failed:
         words += f", {progress.num_failed:,} failed and counted as wrong (--retry-failed runs them again)"
     click.echo(f"{words} · {run.rows.path}", err=True)
+
+
+def _told(refusals: Sequence[Refusal]) -> Iterator[str]:
+    """Refusals in words; those with the same reason in one line."""
+
+    def reason(refusal: Refusal) -> tuple[str, str, str, str]:
+        return refusal.set, refusal.model, refusal.budget or "", refusal.reason
+
+    for _, group in groupby(sorted(refusals, key=reason), key=reason):
+        first, *others = group
+        labels = ", ".join(refusal.label for refusal in (first, *others))
+        under = f" under {first.budget}" if first.budget is not None else ""
+        verb = "replayed" if first.is_replayed else "run"
+        yield f"{labels} on {first.set}{under} cannot be {verb}: {first.reason}"
 
 
 def _print_table(found: dict[CellKey, Cell]) -> None:
@@ -70,6 +90,7 @@ def _as_json(run: BenchRun, found: dict[CellKey, Cell]) -> dict[str, Any]:  # An
         "num_done": progress.num_done,
         "num_failed": progress.num_failed,
         "num_unscored": progress.num_unscored,
+        "num_short": progress.num_short,
         "cells": [
             {
                 **key._asdict(),
