@@ -42,7 +42,7 @@ class Axis:
             return f"{cost:.2e}".replace("e+0", "e").replace("e+", "e")
         if self.name == "usd":
             return f"{cost:.3g}"
-        return f"{cost:,.0f}" if cost >= 1000 else f"{cost:.1f}" if cost >= 10 else f"{cost:.2f}"
+        return f"{cost:,.0f}" if cost >= 1000 or not cost else f"{cost:.1f}" if cost >= 10 else f"{cost:.2f}"
 
 
 def axis_named(name: str) -> Axis:
@@ -103,10 +103,10 @@ AXES = {
     axis.name: axis
     for axis in (
         Axis("output_tokens", "output tokens", _used("output_tokens")),
-        Axis("total_tokens", "total tokens (prompt + output)", _total_tokens),
+        Axis("total_tokens", "total tokens", _total_tokens),
         Axis(
             "effective_flops",
-            "effective FLOPs (compute + memory)",
+            "effective FLOPs",
             _used("effective_flops"),
             is_zero_unknown=True,
             is_large=True,

@@ -126,9 +126,7 @@ def compare(
         UnknownName: There is no such axis or label.
     """
     known = axis_named(axis)
-    for name, value in (("target", target), ("margin", margin)):
-        if value is not None and not 0 < value <= 1:
-            raise InvalidRequest(f"{name} is a share above 0 and at most 1, not {value!r}", field=name, value=value)
+    check_shares(target=target, margin=margin)
     groups = cells_of(rows)
     check_baseline(groups, baseline)
     sets = tuple(
@@ -144,6 +142,13 @@ def compare(
             value=axis,
         )
     return Comparison(known, target, margin, sets)
+
+
+def check_shares(**shares: float | None) -> None:
+    """Raises `InvalidRequest` for one that is given and not above 0 and at most 1."""
+    for name, value in shares.items():
+        if value is not None and not 0 < value <= 1:
+            raise InvalidRequest(f"{name} is a share above 0 and at most 1, not {value!r}", field=name, value=value)
 
 
 def check_baseline(groups: Mapping[Group, Sequence[Cell]], baseline: str | None) -> None:
@@ -238,16 +243,14 @@ def equal_accuracy_table(pairs: Sequence[EqualAccuracy], axis: Axis) -> Table:
             pair.name,
             pair.baseline,
             ratio(pair.over_overlap.ratio),
-            UNKNOWN
-            if pair.over_overlap.accuracies is None
-            else "{:.3f} to {:.3f}".format(*pair.over_overlap.accuracies),
+            accuracies_of(pair.over_overlap),
             *(() if pair.at_target is None else _target_cells(pair.at_target, axis)),
             str(pair.over_overlap.num_problems),
-            remark(pair),
+            _remark(pair),
         )
         for pair in pairs
     ]
-    extra = (f"ratio at {target_of(targets[0])}", "cost there", "baseline's cost") if targets else ()
+    extra = (f"ratio at {accuracies_of(targets[0])}", "cost there", "baseline's cost") if targets else ()
     return Table(
         f"Cost for an equal accuracy, as a ratio of {axis.title} to the baseline",
         ("policy", "baseline", "cost ratio", "at accuracies", *extra, "problems", "remark"),
@@ -263,17 +266,20 @@ EQUAL_ACCURACY_NOTE = (
 )
 
 
-def remark(pair: EqualAccuracy) -> str:
+def _remark(pair: EqualAccuracy) -> str:
     """What has to be said beside the ratios."""
     remarks = [] if pair.over_overlap.status == "ok" else [pair.over_overlap.status]
     if pair.at_target is not None and pair.at_target.status not in {"ok", pair.over_overlap.status}:
-        remarks.append(f"{target_of(pair.at_target)}: {pair.at_target.status}")
+        remarks.append(f"{accuracies_of(pair.at_target)}: {pair.at_target.status}")
     return "; ".join(remarks)
 
 
-def target_of(found: CostRatio) -> str:
-    """The accuracy that was asked for."""
-    return UNKNOWN if found.accuracies is None else f"{found.accuracies[0]:g}"
+def accuracies_of(found: CostRatio) -> str:
+    """The accuracies that a ratio of costs was taken at."""
+    if found.accuracies is None:
+        return UNKNOWN
+    low, high = found.accuracies
+    return f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
 
 
 def _baseline(pair: EqualBudget) -> str:

@@ -106,10 +106,7 @@ def equal_budget(
         series = baselines[cell.series]
         others = [other for other in own[series] if other.budget == cell.budget or len(own[series]) == 1]
         for other in others:
-            ours, theirs = paired_jobs(cell, other)
-            gain = paired_difference(
-                *_aligned(cell.means(is_right, jobs=ours), other.means(is_right, jobs=theirs)), margin=margin
-            )
+            gain = paired_difference(*paired_problems(cell, other), margin=margin)
             found.append(
                 EqualBudget(
                     names[cell.series], cell.budget, names[series], other.budget, gain, _cost_ratio(cell, other, axis)
@@ -124,6 +121,13 @@ def paired_jobs(ours: Cell, theirs: Cell) -> tuple[set[Job], set[Job]]:
     unpaired = (ours.problems & theirs.problems) - {problem for problem, _ in shared}
     first, second = (shared | {job for job in cell.rows if job[0] in unpaired} for cell in (ours, theirs))
     return first, second
+
+
+def paired_problems(ours: Cell, theirs: Cell) -> tuple[Floats, Floats]:
+    """Shares of right answers of both, problem by problem, over the jobs of `paired_jobs`."""
+    first, second = paired_jobs(ours, theirs)
+    columns = _aligned(ours.means(is_right, jobs=first), theirs.means(is_right, jobs=second))
+    return columns[0], columns[1]
 
 
 def _cost_ratio(ours: Cell, theirs: Cell, axis: Axis) -> Estimate | None:

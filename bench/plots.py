@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 Theme = Literal["light", "dark"]
 
 COLOURS: Mapping[Theme, tuple[str, ...]] = {
-    "light": ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#b07c00", "#3a9bd9", "#5b5b5b", "#7b1e4a"),
-    "dark": ("#5aa9e6", "#ff8a4c", "#2fc79a", "#e59ac5", "#f0c419", "#8fe0ff", "#b8b8b8", "#c77dbb"),
+    "light": ("#0072b2", "#d55e00", "#009e73", "#b8578f", "#b07c00", "#5b5b5b", "#3a9bd9", "#7b1e4a"),
+    "dark": ("#5aa9e6", "#ff8a4c", "#2fc79a", "#e59ac5", "#f0c419", "#b8b8b8", "#8fe0ff", "#c77dbb"),
 }
 """After Okabe and Ito: told apart with the common colour deficiencies; markers tell the lines apart besides."""
 
@@ -50,6 +50,7 @@ _PANEL_INCHES = (6.0, 4.2)
 _LONGEST_NAME = 44
 _LEGEND_CHARS = 96  # that fit side by side under two panels
 _MOST_NAMES_IN_A_PANEL = 11
+_FEW_LINES = 6
 
 
 class Point(NamedTuple):
@@ -77,6 +78,7 @@ class Panel:
         lines: What is drawn.
         is_log: Whether x is on a logarithmic scale.
         y_title: At its left; y is a share, shown in percent.
+        ticks: Where x has labels; at round numbers by default.
     """
 
     title: str
@@ -84,6 +86,7 @@ class Panel:
     lines: tuple[Line, ...]
     is_log: bool = True
     y_title: str = "accuracy"
+    ticks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,7 @@ def draw_svg(panel: Panel, path: Path | IO[bytes], *, look: Mapping[str, Look], 
     """
     figure_class, settings = _matplotlib()
     with settings(theme):
-        figure = figure_class(figsize=(5.2, 3.9), layout="constrained")
+        figure = figure_class(figsize=(5.8, 4.2), layout="constrained")
         _fill(figure.subplots(), panel, look, theme)
         _save(figure, path, is_svg=True)
 
@@ -166,8 +169,7 @@ def draw_pass_at_k(curves: Mapping[str, Mapping[str, Mapping[int, Estimate]]], p
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    panels = [Panel(task, "k", _lines(models), y_title="one of k samples is right") for task, models in curves.items()]
-    draw(panels, path)
+    draw([_pass_at_k_panel(task, models) for task, models in curves.items()], path)
 
 
 def draw_complexity(curves: Mapping[str, Mapping[str, Mapping[int, Estimate]]], path: Path) -> None:
@@ -185,6 +187,11 @@ def draw_complexity(curves: Mapping[str, Mapping[str, Mapping[int, Estimate]]], 
         for task, models in curves.items()
     ]
     draw(panels, path)
+
+
+def _pass_at_k_panel(task: str, models: Mapping[str, Mapping[int, Estimate]]) -> Panel:
+    widths = tuple(map(float, sorted({k for points in models.values() for k in points})))
+    return Panel(task, "k", _lines(models), y_title="one of k samples is right", ticks=widths)
 
 
 def _lines(models: Mapping[str, Mapping[int, Estimate]]) -> tuple[Line, ...]:
@@ -232,7 +239,7 @@ def _fill(axes: Axes, panel: Panel, look: Mapping[str, Look], theme: Theme) -> N
             capsize=3,
         )
         for whisker in (*bars.lines[1], *bars.lines[2]):
-            whisker.set_alpha(0.55)
+            whisker.set_alpha(0.55 if len(panel.lines) <= _FEW_LINES else 0.3)
         bars.set_label(line.name)
     if panel.title:
         axes.set_title(shown(panel.title))
@@ -244,7 +251,7 @@ def _fill(axes: Axes, panel: Panel, look: Mapping[str, Look], theme: Theme) -> N
 
 
 def _scale(axes: Axes, panel: Panel) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     low, high = axes.get_ylim()
@@ -257,7 +264,7 @@ def _scale(axes: Axes, panel: Panel) -> None:
     xs = [x for x in xs if x > 0]
     decades = math.log10(max(xs) / min(xs)) if xs else 0.0
     steps = (1.0, 2.0, 5.0) if decades < 2.2 else (1.0, 3.0) if decades < 3.5 else (1.0,)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_locator(FixedLocator(panel.ticks) if panel.ticks else LogLocator(subs=steps))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _place: compact(value)))
     if decades < 0.3 and xs:

@@ -25,7 +25,8 @@ class Table:
         title: One line above it.
         head: Column heads, our own words.
         rows: As many cells each as there are heads.
-        num_names: How many columns at the left hold names, which may be hostile; the others hold our own words.
+        num_names: How many columns at the left hold names, which may be hostile; the others hold our own words, of
+            which only a first column stands at the left.
         note: A sentence or two below it, our own words.
     """
 
@@ -47,7 +48,7 @@ class Table:
         widths = [max(map(len, column)) for column in zip(self.head, *body, strict=True)]
         lines = [
             "  ".join(
-                cell.ljust(width) if place < self.num_names else cell.rjust(width)
+                cell.ljust(width) if place < self._num_left else cell.rjust(width)
                 for place, (cell, width) in enumerate(zip(row, widths, strict=True))
             ).rstrip()
             for row in (self.head, *body)
@@ -56,14 +57,19 @@ class Table:
 
     def markdown(self) -> list[str]:
         """Lines of a Markdown page."""
-        body = [[code(cell) if place < self.num_names else cell for place, cell in enumerate(row)] for row in self.rows]
-        rule = ["---"] * self.num_names + ["---:"] * (len(self.head) - self.num_names)
+        body = [
+            [code(cell).replace("|", "\\|") if place < self.num_names else cell for place, cell in enumerate(row)]
+            for row in self.rows
+        ]
+        rule = ["---"] * self._num_left + ["---:"] * (len(self.head) - self._num_left)
         lines = [f"| {' | '.join(cells)} |" for cells in (self.head, rule, *body)]
         return [f"**{self.title}**", "", *lines, "", *([self.note, ""] if self.note else [])]
 
     def html(self) -> str:
         """An element for a page that has styles for ``scroll``, ``note`` and ``name``."""
-        head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in self.head)
+        head = "".join(
+            f'<th scope="col"{self._html_class(place)}>{html.escape(cell)}</th>' for place, cell in enumerate(self.head)
+        )
         body = "\n".join(f"<tr>{''.join(self._html_cells(row))}</tr>" for row in self.rows)
         note = f'<p class="note">{html.escape(self.note)}</p>' if self.note else ""
         return (
@@ -72,8 +78,16 @@ class Table:
         )
 
     def _html_cells(self, row: tuple[str, ...]) -> list[str]:
-        names = [f'<th scope="row" class="name">{html.escape(shown(cell) or "none")}</th>' for cell in row]
-        return [*names[: self.num_names], *(f"<td>{html.escape(cell)}</td>" for cell in row[self.num_names :])]
+        texts = [(shown(cell) or "none") if place < self.num_names else cell for place, cell in enumerate(row)]
+        names = [f'<th scope="row" class="name">{html.escape(text)}</th>' for text in texts[: self._num_left]]
+        return [*names, *(f"<td>{html.escape(text)}</td>" for text in texts[self._num_left :])]
+
+    def _html_class(self, place: int) -> str:
+        return ' class="name"' if place < self._num_left else ""
+
+    @property
+    def _num_left(self) -> int:
+        return max(1, self.num_names)
 
 
 def shown(text: str, *, longest: int = _LONGEST_NAME) -> str:
@@ -85,8 +99,8 @@ def shown(text: str, *, longest: int = _LONGEST_NAME) -> str:
 
 
 def code(text: str) -> str:
-    """A name as a code span that neither ends early nor breaks a table."""
-    name = shown(text).replace("|", "\\|")
+    """A name as a code span that does not end early."""
+    name = shown(text)
     if not name:
         return "none"
     fence = "`" * (max((len(run) for run in re.findall("`+", name)), default=0) + 1)
@@ -96,7 +110,7 @@ def code(text: str) -> str:
 
 def prose(text: str) -> str:
     """Foreign text in a Markdown sentence: nothing in it is taken for markup."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|~>-])", r"\\\1", html.escape(shown(text, longest=200), quote=False))
+    return re.sub(r"([\\`*_\[\]#|~])", r"\\\1", html.escape(shown(text, longest=200), quote=False))
 
 
 def share(estimate: Estimate) -> str:
