@@ -18,6 +18,7 @@ ANSWER_CUE = "The final answer is \\boxed{"
 Split = Literal["train", "dev", "test"]
 _NUM_SHARES = 16  # one for dev, one for test
 _MAX_DRAWS = 1000  # a share that has one problem in a hundred draws is missed once in 20,000 times
+_MAX_DRAWS_IN_VAIN = 500  # one after the other; a split of which one problem in a hundred is left has run dry
 
 
 class Example(NamedTuple):
@@ -101,14 +102,15 @@ def draw(task: Task, rng: random.Random, complexity: int, split: Split) -> Examp
 def draw_distinct(task: Task, rng: random.Random, complexity: int, split: Split, count: int) -> list[str]:
     """Problems no two of which have the same canonical text; fewer than ``count`` where the split runs dry."""
     problems: dict[str, str] = {}
-    for _ in range(50 * count):
-        if len(problems) == count:
-            break
+    num_in_vain = 0
+    while len(problems) < count and num_in_vain < _MAX_DRAWS_IN_VAIN:
         try:
             problem = draw(task, rng, complexity, split).problem
         except ValueError:
             break
-        problems.setdefault(task.canonical(problem), problem)
+        canonical = task.canonical(problem)
+        num_in_vain = num_in_vain + 1 if canonical in problems else 0
+        problems.setdefault(canonical, problem)
     return list(problems.values())
 
 

@@ -16,7 +16,7 @@ from orchestrator.verifiers.answers import open_reader
 
 tasks = st.sampled_from(list(TASKS.values()))
 seeds = st.integers(0, 2**32)
-HEAD = "Evaluate mod 97: "
+HEAD = "Evaluate mod 31: "
 
 
 def drawn(task: Task, seed: int) -> tuple[str, list[str]]:
