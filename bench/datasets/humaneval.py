@@ -2,7 +2,7 @@
 
 ``HumanEval.jsonl`` of github.com/openai/human-eval (MIT licence), unpacked. Fields: ``task_id`` (the id), ``prompt``,
 ``entry_point``, ``canonical_solution`` and ``test``. An answer is the whole function or what follows the prompt, and
-right if ``check`` of the tests accepts it within 10 seconds. Answers are run: see `program_running`.
+right if ``check`` of the tests accepts it within 10 seconds of CPU time. Answers are run: see `program_running`.
 """
 
 from __future__ import annotations

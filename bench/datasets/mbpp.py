@@ -4,7 +4,7 @@
 github.com/google-research/google-research, folder ``mbpp`` (CC BY 4.0). Fields: ``task_id`` (the id), ``prompt`` (or
 ``text``), ``test_list``, ``code``, and ``test_imports`` (or ``test_setup_code``) where tests need it. Models see the
 tests, since nothing else says what the function is called. An answer is right if all tests together pass within 10
-seconds. Answers are run: see `program_running`.
+seconds of CPU time. Answers are run: see `program_running`.
 """
 
 from __future__ import annotations

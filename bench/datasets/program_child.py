@@ -19,7 +19,7 @@ def main(job_path: Path, result_path: Path) -> None:
     """Runs the parts one after the other in one namespace."""
     job: dict[str, Any] = json.loads(job_path.read_text(encoding="utf-8"))  # Any: JSON values
     job_path.unlink()
-    _limit(job["timeout_s"], job["memory_bytes"], job["file_bytes"])
+    _limit(job["cpu_s"], job["timeout_s"], job["memory_bytes"], job["file_bytes"])
     sys.argv[1:] = []
     namespace = {"__name__": "program"}
     try:
@@ -32,22 +32,22 @@ def main(job_path: Path, result_path: Path) -> None:
     result_path.write_text(json.dumps(result), encoding="utf-8")
 
 
-def _limit(timeout_s: float, memory_bytes: int, file_bytes: int) -> None:
-    """The wall-clock alarm is for a parent that has died; a living one kills earlier."""
-    seconds = math.ceil(timeout_s)
-    limits = (
-        (resource.RLIMIT_CPU, seconds + 1),
-        (resource.RLIMIT_AS, memory_bytes),
-        (resource.RLIMIT_FSIZE, file_bytes),
-        (resource.RLIMIT_NPROC, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 64),
-    )
-    for name, value in limits:
-        _, highest = resource.getrlimit(name)
-        value = value if highest == resource.RLIM_INFINITY else min(value, highest)
-        resource.setrlimit(name, (value, value))
-    signal.alarm(seconds + 5)
+def _limit(cpu_s: int, timeout_s: float, memory_bytes: int, file_bytes: int) -> None:
+    """The alarm is for a parent that has died; a living one kills earlier."""
+    _set_limit(resource.RLIMIT_CPU, cpu_s, margin=1)  # at the limit SIGXCPU, which tells the parent why; then SIGKILL
+    _set_limit(resource.RLIMIT_AS, memory_bytes)
+    _set_limit(resource.RLIMIT_FSIZE, file_bytes)
+    _set_limit(resource.RLIMIT_NPROC, 0)
+    _set_limit(resource.RLIMIT_CORE, 0)
+    _set_limit(resource.RLIMIT_NOFILE, 64)
+    signal.alarm(math.ceil(timeout_s) + 5)
+
+
+def _set_limit(name: int, value: int, *, margin: int = 0) -> None:
+    _, highest = resource.getrlimit(name)
+    if highest == resource.RLIM_INFINITY:
+        highest = value + margin
+    resource.setrlimit(name, (min(value, highest), min(value + margin, highest)))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,16 @@ _MAX_RESULT_CHARS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one program may use: seconds on the clock and as many of CPU time, and bytes of address space."""
+    """What one program may use.
 
-    timeout_s: float = 10.0
+    Attributes:
+        cpu_s: Seconds of CPU time, so that a verdict does not depend on what else the machine does.
+        timeout_s: Seconds on the clock, for programs that wait.
+        memory_bytes: Address space.
+    """
+
+    cpu_s: int = 10
+    timeout_s: float = 60.0
     memory_bytes: int = 1 << 30
 
 
@@ -78,16 +85,17 @@ def run_program(parts: Sequence[str], *, limits: Limits | None = None) -> Outcom
         job = {
             "parts": list(parts),
             "word": word,
+            "cpu_s": limits.cpu_s,
             "timeout_s": limits.timeout_s,
             "memory_bytes": limits.memory_bytes,
             "file_bytes": _FILE_BYTES,
         }
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-        ended = _run_child(folder, limits.timeout_s)
+        ended = _run_child(folder, limits)
         return ended or _outcome(folder / "result.json", word)
 
 
-def _run_child(folder: Path, timeout_s: float) -> Outcome | None:
+def _run_child(folder: Path, limits: Limits) -> Outcome | None:
     """None if the process ended by itself and there may be a result."""
     process = subprocess.Popen(  # noqa: S603  # our own interpreter and file
         # not -I, which would ignore PYTHONHASHSEED; the environment and the path are as clean without it
@@ -100,13 +108,15 @@ def _run_child(folder: Path, timeout_s: float) -> Outcome | None:
         start_new_session=True,
     )
     try:
-        code = process.wait(timeout_s)
+        code = process.wait(limits.timeout_s)
     except subprocess.TimeoutExpired:
-        return Outcome(has_finished=False, reason=f"took longer than {timeout_s:g} s")
+        return Outcome(has_finished=False, reason=f"took longer than {limits.timeout_s:g} s")
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of its group is left
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    if code == -signal.SIGXCPU:
+        return Outcome(has_finished=False, reason=f"took more than {limits.cpu_s} s of CPU time")
     return Outcome(has_finished=False, reason=f"ended with code {code}") if code else None
 
 

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from orchestrator.bench.tasks import TASKS, Countdown, Task, draw, draw_distinct, is_solved, split_of, steps_of
 from orchestrator.bench.tasks.arithmetic import leaves_of, parse, text_of, value_of
+from orchestrator.bench.tasks.expression import MODULUS
 from orchestrator.bench.tasks.task import STEP_DELIMITER, answer_in, answer_step
 from orchestrator.verifiers.answers import open_reader
 
 tasks = st.sampled_from(list(TASKS.values()))
 seeds = st.integers(0, 2**32)
-HEAD = "Evaluate mod 31: "
+HEAD = f"Evaluate mod {MODULUS}: "
 
 
 def drawn(task: Task, seed: int) -> tuple[str, list[str]]:
