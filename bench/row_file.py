@@ -104,7 +104,8 @@ class RowFile:
             StoreFailed: The file cannot be written; it is as it was.
         """
         self.flush()
-        kept, dropped = [], []
+        kept: list[Row] = []
+        dropped: list[Row] = []
         for row in self:
             (dropped if is_unwanted(row) else kept).append(row)
         if dropped:

@@ -89,7 +89,7 @@ class Suite:
         Raises:
             InvalidRequest: It is in none of these places.
         """
-        given = Path(name).expanduser()
+        given = Path(name)
         places = list(dict.fromkeys(base / given for base in (Path(), self.path.parent, _ROOT)))
         for place in places:
             if place.is_file():
@@ -183,15 +183,16 @@ def _strategies_of(entry: PolicyEntry, sampling: SamplingEntry | None) -> Iterat
     for values in itertools.product(*entry.grid.values()):
         varied = dict(zip(entry.grid, values, strict=True))
         params = _with_verifier(spec, entry, entry.params | varied)
-        name = getattr(spec.params(params), "verifier", None)
-        opened = None if name is None else _opened(entry, name)
+        asked = getattr(spec.params(params), "verifier", None)
+        asked = asked if isinstance(asked, str) else None
+        opened = None if asked is None else _opened(entry, asked)
         yield Strategy(
             label=_shown(entry.policy, params) if entry.label is None else _shown(entry.label, varied),
             spec=spec,
             policy=entry.policy,
             params=params,
             verifier=opened if entry.verifier_params else None,
-            verifier_name=name,
+            verifier_name=asked,
             verifier_needs=tuple(getattr(opened, "needs", ())),
             sampling=None if sampling is None else sampling.sampling,
         )

@@ -8,18 +8,21 @@ import click
 
 from orchestrator.api.terminal.options import json_option
 from orchestrator.bench.axes import AXES
-from orchestrator.bench.commands.options import read_files
+from orchestrator.bench.commands.options import baseline_option, margin_option, read_files, target_option
 
 
 @click.command()
 @click.argument("rows", metavar="ROWS...", nargs=-1, required=True)
-@click.option("--baseline", metavar="LABEL", help="With whom all are compared.  [default: single, else the first]")
+@baseline_option
 @click.option(
     "--axis", type=click.Choice(list(AXES)), default="output_tokens", show_default=True, help="What cost is counted in."
 )
-@click.option("--target", type=float, metavar="P", help="Compare costs at this accuracy too, for instance 0.5.")
+@target_option
+@margin_option
 @json_option("the comparison as a JSON object")
-def compare(*, rows: tuple[str, ...], baseline: str | None, axis: str, target: float | None, as_json: bool) -> None:
+def compare(
+    *, rows: tuple[str, ...], baseline: str | None, axis: str, target: float | None, margin: float, as_json: bool
+) -> None:
     """Compare the strategies in ROWS, which are files of `ttc bench run`.
 
     For each set of problems: accuracy against cost; each strategy's difference to the baseline under equal budgets,
@@ -34,5 +37,5 @@ def compare(*, rows: tuple[str, ...], baseline: str | None, axis: str, target: f
     """  # noqa: D301  # click wants the character
     from orchestrator.bench.comparison import compare as compare_rows
 
-    comparison = compare_rows(read_files(rows), baseline=baseline, axis=axis, target=target)
+    comparison = compare_rows(read_files(rows), baseline=baseline, axis=axis, target=target, margin=margin)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else "\n".join(comparison.lines()))

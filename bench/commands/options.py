@@ -13,6 +13,18 @@ from orchestrator.errors import InvalidRequest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
 
+baseline_option = click.option(
+    "--baseline", metavar="LABEL", help="With whom all are compared.  [default: single, else the first]"
+)
+target_option = click.option("--target", type=float, metavar="P", help="Compare costs at this accuracy too, e.g. 0.5.")
+margin_option = click.option(
+    "--margin",
+    type=float,
+    default=0.02,
+    show_default=True,
+    metavar="P",
+    help="How much lower an accuracy may be and count as not worse.",
+)
 data_option = click.option(
     "--data", metavar="DIR", help="Folder of datasets: what {data} stands for in sets, as in gsm8k:{data}/test.jsonl."
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from orchestrator.api.terminal.options import json_option
-from orchestrator.bench.commands.options import read_files
+from orchestrator.bench.commands.options import baseline_option, margin_option, read_files, target_option
+from orchestrator.errors import InvalidRequest
 
 _OUT = Path("build/bench/report")
 
@@ -17,8 +18,20 @@ _OUT = Path("build/bench/report")
 @click.argument("rows", metavar="ROWS...", nargs=-1, required=True)
 @click.option("--out", metavar="DIR", default=str(_OUT), show_default=True, help="Where the files go.")
 @click.option("--title", metavar="TEXT", help="Of the page.  [default: the files' names]")
+@baseline_option
+@target_option
+@margin_option
 @json_option("the files that were written as a JSON array")
-def report(*, rows: tuple[str, ...], out: str, title: str | None, as_json: bool) -> None:
+def report(
+    *,
+    rows: tuple[str, ...],
+    out: str,
+    title: str | None,
+    baseline: str | None,
+    target: float | None,
+    margin: float,
+    as_json: bool,
+) -> None:
     """Write a report of ROWS, which are files of `ttc bench run`: Markdown, plots, and one page of HTML.
 
     Accuracy is shown against output tokens, total tokens, effective FLOPs, dollars and wall-clock time, as far as they
@@ -32,7 +45,10 @@ def report(*, rows: tuple[str, ...], out: str, title: str | None, as_json: bool)
     from orchestrator.bench.bench_page import write_report
 
     named = title or ", ".join(Path(name).stem for name in rows)
-    written = write_report(list(read_files(rows)), Path(out), named)
+    try:
+        written = write_report(read_files(rows), Path(out), named, baseline=baseline, target=target, margin=margin)
+    except OSError as error:
+        raise InvalidRequest(f"cannot write to --out {out!r}: {error.strerror}", field="out", value=out) from error
     if as_json:
         click.echo(json.dumps([str(path) for path in written]))
         return

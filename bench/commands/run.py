@@ -78,7 +78,7 @@ def run(
     Examples:
       ttc bench run smoke
       ttc bench run live --model lab:small --problems 20
-      ttc bench run gsm8k --data datasets --model qwen2.5-coder-0.5b --jobs 4 --out gsm8k.jsonl
+      ttc bench run mine.toml --data datasets --model qwen2.5-coder-0.5b --jobs 4 --out mine.jsonl
       ttc bench run smoke --pool mine.pool.xz --large pool:larger.pool.xz --seeds 1,2,3
       ttc bench run mine.toml --dry-run
     """  # noqa: D301  # click wants the character
