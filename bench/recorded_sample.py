@@ -33,20 +33,22 @@ class TokenLengths:
         if token_ids is None or self._tokenizer is None:
             return None
         lengths: list[int] = []
-        start = 0  # of a character that is not whole yet
+        start = told = 0  # of tokens that end within a character: the first one, and their whole characters so far
         for place, token in enumerate(token_ids):
             length = self._known.get(token) if start == place else None
             if length is None:
                 piece = self._tokenizer.detokenize(token_ids[start : place + 1])
-                is_part = _REPLACEMENT in piece and place - start < _MOST_SPLIT_TOKENS
+                is_part = piece.endswith(_REPLACEMENT) and place - start < _MOST_SPLIT_TOKENS
+                whole = max(told, len(piece.rstrip(_REPLACEMENT))) if is_part else len(piece)
+                length = whole - told
                 if is_part:
-                    lengths.append(0)
+                    lengths.append(length)
+                    told = whole
                     continue
-                length = len(piece)
                 if start == place:
                     self._known[token] = length
             lengths.append(length)
-            start = place + 1
+            start, told = place + 1, 0
         missing = len(text) - sum(lengths)
         if lengths and start < len(token_ids) and missing > 0:
             lengths[-1] += missing  # the sample was cut within a character

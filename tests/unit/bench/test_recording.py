@@ -17,7 +17,7 @@ from orchestrator.bench.pool_engine import PoolEngine, PoolScorer, PoolSet
 from orchestrator.bench.problems import Problem
 from orchestrator.bench.recorded_sample import TokenLengths
 from orchestrator.bench.recording import Progress, record
-from orchestrator.cost import ModelCost
+from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import (
     Capability,
     Engine,
@@ -98,6 +98,43 @@ async def test_samples_have_the_text_counts_and_answers_of_the_engine(tmp_path: 
             ]
             assert sample.is_correct == (sample.answer == problem.reference)
     assert {sample.is_correct for problem in pool.problems.values() for sample in problem.samples} == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("policy", "params", "budget"),
+    [
+        ("self_consistency", {"n": 8}, None),
+        ("self_consistency", {"n": 8}, "tokens=100"),
+        ("self_consistency", {"n": 8}, "total_tokens=200"),
+        ("adaptive_consistency", {"confidence": 0.9, "parallel": 2}, None),
+        ("early_stopping", {"window": 3, "max_samples": 9}, "tokens=100"),
+        ("best_of_n", {"n": 4, "verifier": "majority"}, None),
+    ],
+)
+async def test_a_replayed_job_costs_what_the_live_one_does(
+    tmp_path: Path, policy: str, params: dict[str, Any], budget: str | None
+) -> None:
+    def an_engine() -> ScriptedEngine:
+        cost = ModelCost(
+            parameters=1000, attention_width=16, kv_width=16, prices=TokenPrices(prompt_usd=1, output_usd=2)
+        )
+        return ScriptedEngine("Three and six is nine.\n\nThe answer is 9.", cost=cost)
+
+    pool = await recorded(tmp_path / "p", an_engine(), Sums(1), num_samples=9)
+    results = []
+    for engine in (an_engine(), PoolEngine(pool)):
+        async with Orchestrator(engine) as orchestrator:
+            result = await orchestrator.solve(
+                pool.problems["sum 0"].text,
+                answer="number",
+                sampling=SAMPLING,
+                policy=policy,
+                params=params,
+                budget=budget,
+            )
+        usage = replace(result.usage, wall_s=0.0)
+        results.append((result.text, result.confidence, result.num_samples, result.limited_by, usage))
+    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("messages", [None, (Message("system", "Add."), Message("user", "Three."))])
@@ -308,7 +345,10 @@ def test_the_lengths_of_tokens_make_up_the_text_character_by_character(text: str
     assert (len(lengths), sum(lengths)) == (len(ids), len(text))
     for count in range(len(ids) + 1):
         whole = engine.detokenize(ids[:count])
-        assert whole.startswith(text[: sum(lengths[:count])]), "no token has characters that come later"
+        told = text[: sum(lengths[:count])]
+        assert whole.startswith(told), "no token has characters that come later"
+        if "\ufffd" not in text:
+            assert told == whole.rstrip("\ufffd"), "nor lacks any of its own"
 
 
 def test_lengths_that_do_not_make_up_the_text_are_not_believed() -> None:
