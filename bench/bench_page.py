@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -192,19 +191,14 @@ def _html_section(one: SetFindings, place: int, *, has_plots: bool) -> str:
 
 def _html_plot(panel: Panel, look: Mapping[str, Look]) -> str:
     """The plot in both themes, as images that hold everything they need."""
-    light, dark = (_data_url(panel, look, is_dark=is_dark) for is_dark in (False, True))
+    light, dark = (
+        f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}" for text in draw_svg(panel, look=look)
+    )
     words = html.escape(f"Plot of accuracy against {panel.x_title}; its figures are in the first table.")
     return (
         f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img src="{light}" alt="{words}" width="500" height="375"></picture></figure>'
     )
-
-
-def _data_url(panel: Panel, look: Mapping[str, Look], *, is_dark: bool) -> str:
-    picture = io.BytesIO()
-    draw_svg(panel, picture, look=look, theme="dark" if is_dark else "light")
-    data = picture.getvalue()
-    return f"data:image/svg+xml;base64,{base64.b64encode(data[data.index(b'<svg') :]).decode()}"
 
 
 def _sign(style: Look, number: int) -> str:

@@ -5,9 +5,12 @@ matplotlib is imported when something is drawn, and only through its objects: no
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -29,7 +32,7 @@ COLOURS: Mapping[Theme, tuple[str, ...]] = {
 }
 """After Okabe and Ito: told apart with the common colour deficiencies; markers tell the lines apart besides."""
 
-_INK: Mapping[Theme, tuple[str, str, str]] = {
+_PAPER: Mapping[Theme, tuple[str, str, str]] = {
     "light": ("#1b1f24", "#d5dae0", "#ffffff"),
     "dark": ("#e8ecf0", "#39424d", "#181d23"),
 }
@@ -120,11 +123,11 @@ def draw(panels: Sequence[Panel], path: Path, *, title: str = "") -> None:
     legend_columns = max(1, min(len(found), _LEGEND_CHARS * columns // 2 // widest))
     legend_inches = 0.0 if has_room else 0.32 * math.ceil(len(found) / legend_columns) + 0.2
     size = (_PANEL_INCHES[0] * columns, _PANEL_INCHES[1] * rows + legend_inches + (0.4 if title else 0.0))
-    with settings("light"):
+    with settings:
         figure = figure_class(figsize=size, dpi=_DOTS_PER_INCH, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, panel in zip(grid, panels, strict=False):
-            _fill(axes, panel, found, "light")
+            _fill(axes, panel, found)
         for axes in grid[len(panels) :]:
             axes.axis("off")
         handles = {name: handle for axes in grid for handle, name in zip(*_handles(axes), strict=True)}
@@ -140,23 +143,33 @@ def draw(panels: Sequence[Panel], path: Path, *, title: str = "") -> None:
         _save(figure, path)
 
 
-def draw_svg(panel: Panel, path: Path | IO[bytes], *, look: Mapping[str, Look], theme: Theme) -> None:
+class Svg(NamedTuple):
+    """A picture for light and for dark paper."""
+
+    light: str
+    dark: str
+
+
+def draw_svg(panel: Panel, *, look: Mapping[str, Look]) -> Svg:
     """One panel without a legend, for a page that has its own.
 
     Args:
         panel: What is drawn.
-        path: Where to.
         look: Of `looks` of all panels of the page.
-        theme: On what background it will stand.
 
     Raises:
         MissingDependency: matplotlib is not installed.
     """
     figure_class, settings = _matplotlib()
-    with settings(theme):
+    picture = io.BytesIO()
+    with settings:
         figure = figure_class(figsize=(5.8, 4.2), layout="constrained")
-        _fill(figure.subplots(), panel, look, theme)
-        _save(figure, path, is_svg=True)
+        _fill(figure.subplots(), panel, look)
+        _save(figure, picture, is_svg=True)
+    light = picture.getvalue().decode()
+    light = light[light.index("<svg") :]
+    dark = dict(zip((*COLOURS["light"], *_PAPER["light"]), (*COLOURS["dark"], *_PAPER["dark"]), strict=True))
+    return Svg(light, re.sub("#[0-9a-f]{6}", lambda found: dark.get(found[0], found[0]), light))
 
 
 def draw_pass_at_k(curves: Mapping[str, Mapping[str, Mapping[int, Estimate]]], path: Path) -> None:
@@ -198,30 +211,27 @@ def _lines(models: Mapping[str, Mapping[int, Estimate]]) -> tuple[Line, ...]:
     return tuple(Line(model, tuple(Point(x, y) for x, y in sorted(points.items()))) for model, points in models.items())
 
 
-def _matplotlib() -> tuple[type[Figure], Any]:  # Any: a context manager made of the theme
+def _matplotlib() -> tuple[type[Figure], AbstractContextManager[None]]:
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependency(package="matplotlib", extra="bench", purpose="drawing plots") from None
 
-    def settings(theme: Theme) -> Any:  # Any: a context manager
-        ink, lines, paper = _INK[theme]
-        values: dict[Any, Any] = dict(_SETTINGS)  # Any: matplotlib's names and values of settings
-        values |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink)
-        values |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
-        return mpl.rc_context({**values, "grid.color": lines})
-
-    return Figure, settings
+    ink, lines, paper = _PAPER["light"]
+    values: dict[Any, Any] = {**_SETTINGS, "grid.color": lines}  # Any: matplotlib's names and values of settings
+    values |= dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), ink)
+    values |= dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), paper)
+    return Figure, mpl.rc_context(values)
 
 
-def _fill(axes: Axes, panel: Panel, look: Mapping[str, Look], theme: Theme) -> None:
+def _fill(axes: Axes, panel: Panel, look: Mapping[str, Look]) -> None:
     for line in panel.lines:
         points = sorted((point for point in line.points if not panel.is_log or point.x > 0), key=lambda point: point.x)
         if not points:
             continue
         style = look[line.name]
-        colour = COLOURS[theme][style.colour]
+        colour = COLOURS["light"][style.colour]
         values = [point.y.value for point in points]
         bars = axes.errorbar(
             [point.x for point in points],
