@@ -34,8 +34,8 @@ class Size:
 
 SIZES = {
     "draft": Size(64, 2, 160, 5e-3),
-    "small": Size(64, 4, 160, 5e-3),
-    "large": Size(96, 4, 256, 4e-3),
+    "small": Size(96, 4, 256, 4e-3),
+    "large": Size(96, 8, 256, 3e-3),
 }
 
 
