@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from orchestrator.answers import AnswerReader
-from orchestrator.asking import _conversation  # what `Orchestrator.solve` shows to models
+from orchestrator.asking import conversation  # what `Orchestrator.solve` shows to models
 from orchestrator.bench.pool import Header, PoolProblem, PoolSample, PoolWriter, RecordedModel, StepScores
 from orchestrator.bench.problems import Problem, ProblemSet
 from orchestrator.bench.recorded_sample import SampleRecord, TokenLengths
@@ -198,7 +198,7 @@ class _Recording:
             self.on_progress(self.progress(self.writer.recording))
 
     async def _problem(self, problem: Problem) -> PoolProblem:
-        messages = _conversation(problem.text, self.reader) if problem.messages is None else problem.messages
+        messages = conversation(problem.text, self.reader) if problem.messages is None else problem.messages
         try:
             prompt_tokens, records = await self._sampled(problem, messages)
         except ContextOverflow as error:

@@ -95,7 +95,7 @@ class Asking:
         reader = self._equipment.reader(answer)
         spec = JobSpec(
             problem=problem,
-            messages=_conversation(problem, reader) if messages is None else _checked_messages(messages),
+            messages=conversation(problem, reader) if messages is None else _checked_messages(messages),
             policy=name or decided.import_name or f"<{decided.name}>",
             params=values,
             fingerprint=decided.fingerprint(checked),
@@ -199,7 +199,8 @@ def _check_json(params: Mapping[str, object], decided: PolicySpec) -> None:
         ) from None
 
 
-def _conversation(problem: str, reader: AnswerReader) -> tuple[Message, ...]:
+def conversation(problem: str, reader: AnswerReader) -> tuple[Message, ...]:
+    """What models are shown of a problem that comes without messages."""
     if not reader.instruction:
         return (Message("user", problem),)
     return (Message("system", reader.instruction), Message("user", problem))

@@ -179,8 +179,9 @@ class JobMeter:
             raise
         except CallerError:
             raise
-        except Exception:  # noqa: BLE001  # an engine may raise anything; the score is missing then
-            _LOG.warning("verifier model failed", exc_info=True, extra={"model": name})
+        except Exception as error:  # noqa: BLE001  # an engine may raise anything; the score is missing then
+            was_expected = isinstance(error, EngineFailed)
+            _LOG.warning("verifier model failed", exc_info=not was_expected, extra={"model": name})
         self._settle(
             name,
             engine,
