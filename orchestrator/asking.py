@@ -181,12 +181,12 @@ def _check_types(*, labels: object, max_sample_tokens: object, **others: object)
 
 def _checked_messages(messages: Iterable[Message]) -> tuple[Message, ...]:
     try:
-        conversation = tuple(messages)
+        turns = tuple(messages)
     except TypeError:
         raise InvalidRequest(f"messages must be a list of Message, not {messages!r:.100}", field="messages") from None
-    if not conversation or not all(isinstance(message, Message) for message in conversation):
+    if not turns or not all(isinstance(message, Message) for message in turns):
         raise InvalidRequest("messages must hold at least one Message, and nothing else", field="messages")
-    return conversation
+    return turns
 
 
 def _check_json(params: Mapping[str, object], decided: PolicySpec) -> None:
