@@ -33,12 +33,12 @@ class Limits:
 
     Attributes:
         cpu_s: Seconds of CPU time, so that a verdict does not depend on what else the machine does.
-        timeout_s: Seconds on the clock, for programs that wait.
+        timeout_s: Seconds on the clock, for programs that wait; many more, for the same reason.
         memory_bytes: Address space.
     """
 
     cpu_s: int = 10
-    timeout_s: float = 60.0
+    timeout_s: float = 300.0
     memory_bytes: int = 1 << 30
 
 
