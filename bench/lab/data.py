@@ -22,7 +22,7 @@ from orchestrator.bench.lab.tokenizer import BOS, EOS, PAD, SEPARATOR, encode, p
 from orchestrator.bench.tasks import TASKS, draw
 
 ROW_TOKENS = 128
-_SHARES = {"expression": 0.3, "countdown": 0.45, "sudoku6": 0.25}
+_SHARES = {"expression": 0.5, "countdown": 0.3, "sudoku6": 0.2}
 """Of documents."""
 _COMPLEXITIES = {
     "expression": (1, 2, 3, 4, 5, 6, 8, 10, 12),

@@ -21,7 +21,7 @@ SEPARATOR_TEXT = "\n"
 """Between the problem and the solution; a problem holds none."""
 TAG_TEXT = "\u043a\u0438"
 """Where the process reward model says "+" or "-" of the step before (the tag of Math-Shepherd)."""
-PIECES = (STEP_DELIMITER, ANSWER_CUE, "Evaluate mod 53: ", "Make ", " from ", "Fill ", " in ", TAG_TEXT)
+PIECES = (STEP_DELIMITER, ANSWER_CUE, "Evaluate mod 61: ", "Make ", " from ", "Fill ", " in ", TAG_TEXT)
 _NUMBERS = tuple(map(str, range(10, 100)))
 _CELLS = tuple(f"{row}{column}" for row in "ABCDEF" for column in range(1, 7))
 _SYMBOLS = "\n 0123456789+-*/=(),}ABCDEFabcdef"

@@ -1,4 +1,4 @@
-"""Task ``expression``: evaluate a nested expression modulo 53, one operation per step; complexity = operations.
+"""Task ``expression``: evaluate a nested expression modulo 61, one operation per step; complexity = operations.
 
 Most operations have a number on one side, so that few results wait at a time (`_CHAIN_SHARE`).
 """
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from orchestrator.bench.tasks.arithmetic import Tree, parse, text_of
 from orchestrator.bench.tasks.task import STEP_DELIMITER, Example, answer_in, answer_step
 
-MODULUS = 53
+MODULUS = 61
 _OPERATORS = "+-*"
 _HEAD = f"Evaluate mod {MODULUS}: "
 _CHAIN_SHARE = 0.6
@@ -21,7 +21,7 @@ _STEP = re.compile(r"(\d{1,2})([-+*])(\d{1,2})=(\d{1,2})", re.ASCII)
 
 
 class Expression:
-    """``Evaluate mod 53: (3*(4+17))-5``: steps ``4+17=21``, ``3*21=10``, ``10-5=5``."""
+    """``Evaluate mod 61: (3*(4+17))-5``: steps ``4+17=21``, ``3*21=2``, ``2-5=58``."""
 
     name = "expression"
     complexities = (1, 2, 3, 4, 5, 6, 8, 10, 12)
@@ -41,7 +41,7 @@ class Expression:
         return _canonical(_tree_of(problem))
 
     def is_correct(self, problem: str, answer: str) -> bool:
-        """Whether it is the value in [0, 53)."""
+        """Whether it is the value in [0, 61)."""
         return answer == str(_value(_tree_of(problem)))
 
     def first_error(self, problem: str, steps: Sequence[str]) -> int | None:

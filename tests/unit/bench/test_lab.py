@@ -85,7 +85,7 @@ def test_packed_documents_do_not_see_each_other_and_only_solutions_are_learnt() 
 
 def test_greedy_sampling_with_a_cache_and_padding_equals_one_by_one() -> None:
     made = rough_model()
-    prompts = [tokenizer.prompt_ids("Make 24 from 1 2 3"), tokenizer.prompt_ids("Evaluate mod 53: 1+2")]
+    prompts = [tokenizer.prompt_ids("Make 24 from 1 2 3"), tokenizer.prompt_ids("Evaluate mod 61: 1+2")]
     for prompt, text in zip(prompts, generation.sample(made, prompts, temperature=0, max_tokens=40), strict=True):
         ids = list(prompt)
         for token in text:
