@@ -22,11 +22,11 @@ from orchestrator.bench.lab.tokenizer import BOS, EOS, PAD, SEPARATOR, encode, p
 from orchestrator.bench.tasks import TASKS, draw
 
 ROW_TOKENS = 128
-_SHARES = {"expression": 0.5, "countdown": 0.3, "sudoku6": 0.2}
+_SHARES = {"expression": 0.27, "countdown": 0.43, "sudoku6": 0.3}
 """Of documents."""
 _COMPLEXITIES = {
     "expression": (1, 2, 3, 4, 5, 6, 8, 10, 12),
-    "countdown": (1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 5, 6),
+    "countdown": (1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 6),
     "sudoku6": (1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 8, 9, 10, 12, 14, 16),
 }
 """What is drawn from, easier ones more often: they are where the models first get a step right."""
