@@ -19,8 +19,9 @@ from orchestrator.bench.tally import cells
 from orchestrator.config import Settings
 from orchestrator.engine import Capability, Engine
 from orchestrator.errors import InvalidRequest, JobConflict
-from orchestrator.testing import Fault, FaultKind, Latency, ScriptedEngine, arithmetic, choices
+from orchestrator.testing import Fault, FaultKind, Latency, ScriptedEngine, arithmetic, babble, choices
 from orchestrator.testing.scripted import ALL_CAPABILITIES
+from orchestrator.testing.scripts import ScriptLike
 from orchestrator.verifier import Candidate, Meter
 
 SETTINGS = Settings(model="scripted:arithmetic")
@@ -170,6 +171,7 @@ async def test_failed_rows_can_be_taken_out_and_their_jobs_run_again(tmp_path: P
     await done(tmp_path, wanted, scenario(broken))
     with RowFile(tmp_path / "rows.jsonl") as rows:
         assert rows.drop(lambda row: row.error is not None) == 4
+        assert rows.keys == set()
     _, again = await done(tmp_path, wanted, scenario())
     assert [row.error for row in again] == [None] * 4
 
@@ -180,10 +182,13 @@ async def test_a_checker_that_raises_fails_its_job_and_no_other(tmp_path: Path):
     assert [row.error for row in rows] == ["checking the answer failed: ValueError('no number')"] * 4
 
 
-async def test_no_answer_is_wrong_and_no_failure(tmp_path: Path):
-    engine = ScriptedEngine("I do not know.", capabilities=ALL_CAPABILITIES - {Capability.CONTINUE})
+@pytest.mark.parametrize("script", ["I do not know.", babble()])
+@pytest.mark.parametrize("lacking", [frozenset(), {Capability.CONTINUE}], ids=["may conclude", "cannot conclude"])
+async def test_no_answer_is_wrong_and_no_failure(tmp_path: Path, script: ScriptLike, lacking: frozenset[Capability]):
+    engine = ScriptedEngine(script, capabilities=ALL_CAPABILITIES - lacking)
     run, rows = await done(tmp_path, suite(tmp_path, SINGLE + VOTE), scenario(engine))
     assert [(row.is_correct, row.error) for row in rows] == [(False, None)] * 8
+    assert all(row.usage["output_tokens"] > 0 for row in rows)
     assert run.plan.refusals == []
 
 
@@ -216,13 +221,17 @@ async def test_a_configured_large_model_takes_no_part_unless_it_is_named(tmp_pat
 
 
 async def test_what_turns_out_to_be_impossible_is_left_out_with_all_its_rows(tmp_path: Path):
-    mute = ScriptedEngine(arithmetic(), capabilities=ALL_CAPABILITIES - {Capability.LOGPROBS})
-    wanted = suite(tmp_path, SINGLE + '[[policies]]\npolicy = "self_consistency"\nparams = {ties = "logprob"}\n')
-    run, rows = await done(tmp_path, wanted, scenario(mute), num_at_once=1)
-    assert {row.label for row in rows} == {"single"}
+    # The first text is cut, which ends the policy's only round; the others would have to go on.
+    words = {"3 + 4": "Well, let me see. " * 9, "": "It is \\boxed{5}."}
+    engine = ScriptedEngine(words, capabilities=ALL_CAPABILITIES - {Capability.CONTINUE})
+    forcing = '[[policies]]\npolicy = "budget_forcing"\nlabel = "forced"\nparams = {max_thinking_tokens = 20}\n'
+    run = ready(tmp_path, suite(tmp_path, SINGLE + forcing), scenario(engine))
+    with run.rows:
+        await run.run(num_at_once=1)
+    assert {row.label for row in read_rows(run.rows.path)} == {"single"}
     (refusal,) = run.plan.refusals
-    assert (refusal.label, refusal.budget) == ("self_consistency(ties=logprob)", None)
-    assert "log probabilities" in refusal.reason
+    assert (refusal.label, refusal.budget) == ("forced", None)
+    assert "continuing a partial reply" in refusal.reason
     assert (run.progress.num_jobs, run.progress.num_done) == (4, 4)
 
 
