@@ -132,11 +132,8 @@ def mean_estimate(
     mean = float(array.mean())
     if len(array) == 1 and bounds is None:
         return Estimate(mean, -math.inf, math.inf)
-    low, high = quantiles(resampled_means(array, seed=seed, num_resamples=num_resamples))
-    if bounds is not None:
-        low = min(low, _lowest(mean, len(array), bounds=bounds, tail=_TAIL))
-        high = max(high, -_lowest(-mean, len(array), bounds=(-bounds[1], -bounds[0]), tail=_TAIL))
-    return Estimate(mean, low, high)
+    draws = resampled_means(array, seed=seed, num_resamples=num_resamples)
+    return Estimate(mean, *_bounded_ends(draws, mean, len(array), bounds=bounds, tail=_TAIL))
 
 
 def quantiles(draws: Floats, *, tail: float = _TAIL) -> tuple[float, float]:
@@ -209,11 +206,11 @@ def paired_difference(
     if not len(ours) and not len(theirs):
         return PairedDifference(Estimate(math.nan, math.nan, math.nan), math.nan, margin, 0)
     differences = _checked(ours) - _checked(theirs)
-    estimate = mean_estimate(differences, bounds=DIFFERENCES, seed=seed, num_resamples=num_resamples)
+    mean = float(differences.mean())
     draws = resampled_means(differences, seed=seed, num_resamples=num_resamples)
-    worst, _ = quantiles(draws, tail=_ONE_SIDED_TAIL)
-    floor = _lowest(estimate.value, len(differences), bounds=DIFFERENCES, tail=_ONE_SIDED_TAIL)
-    return PairedDifference(estimate, min(worst, floor), margin, len(differences))
+    low, high = _bounded_ends(draws, mean, len(differences), bounds=DIFFERENCES, tail=_TAIL)
+    worst, _ = _bounded_ends(draws, mean, len(differences), bounds=DIFFERENCES, tail=_ONE_SIDED_TAIL)
+    return PairedDifference(Estimate(mean, low, high), worst, margin, len(differences))
 
 
 def mean_ratio(
@@ -260,20 +257,22 @@ def half_widths(
     array = _checked(values)
     widths = {}
     for count in counts:
-        low, high = quantiles(resampled_means(array, seed=seed, num_problems=count))
-        if bounds is not None:
-            mean = float(array.mean())
-            low = min(low, _lowest(mean, count, bounds=bounds, tail=_TAIL))
-            high = max(high, -_lowest(-mean, count, bounds=(-bounds[1], -bounds[0]), tail=_TAIL))
+        draws = resampled_means(array, seed=seed, num_problems=count)
+        low, high = _bounded_ends(draws, float(array.mean()), count, bounds=bounds, tail=_TAIL)
         widths[count] = math.inf if count == 1 and bounds is None else (high - low) / 2
     return widths
 
 
-def _lowest(mean: float, num_problems: int, *, bounds: Bounds, tail: float) -> float:
-    """The mean if the share of problems that may have gone unseen were all at the lower bound."""
+def _bounded_ends(
+    draws: Floats, mean: float, num_problems: int, *, bounds: Bounds | None, tail: float
+) -> tuple[float, float]:
+    """Quantiles, no nearer than the mean if the problems that may have gone unseen were all at one of the bounds."""
+    low, high = quantiles(draws, tail=tail)
+    if bounds is None:
+        return low, high
     squared = NormalDist().inv_cdf(tail) ** 2
     unseen = squared / (num_problems + squared)
-    return mean - unseen * (mean - bounds[0])
+    return min(low, mean - unseen * (mean - bounds[0])), max(high, mean + unseen * (bounds[1] - mean))
 
 
 def _checked(values: Sequence[float] | Floats) -> Floats:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -51,6 +51,7 @@ class Cell:
     series: Series
     budget: str
     rows: Mapping[Job, Row]
+    _known: dict[Callable[[Row], float], dict[str, float]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def problems(self) -> set[str]:
@@ -64,8 +65,15 @@ class Cell:
             measure: What is measured of a job.
             jobs: Which of them count; all by default.
         """
+        if jobs is not None:
+            return self._measured(measure, jobs)
+        if measure not in self._known:
+            self._known[measure] = self._measured(measure, self.rows)
+        return self._known[measure]
+
+    def _measured(self, measure: Callable[[Row], float], jobs: Iterable[Job]) -> dict[str, float]:
         values: dict[str, list[float]] = {}
-        for job in self.rows if jobs is None else jobs:
+        for job in jobs:
             values.setdefault(job[0], []).append(measure(self.rows[job]))
         return {problem: fmean(numbers) for problem, numbers in values.items()}
 
