@@ -10,6 +10,7 @@ from orchestrator.bench.rows import Row
 from orchestrator.bench.scenarios import Scenario
 from orchestrator.bench.suite import Strategy, Suite
 from orchestrator.budget import Budget
+from orchestrator.engine import Engine
 from orchestrator.sampling import derived_seed
 
 
@@ -111,6 +112,18 @@ class Plan:
         if key not in self._refused:
             self._refused.add(key)
             self.refusals.append(refusal)
+
+    def models_of(self, scenario: Scenario) -> dict[str, str | Engine]:
+        """By role, the models that some strategy may ask for; others need not be opened."""
+        roles = {"small"}
+        for strategy in self.suite.strategies:
+            if not strategy.spec.roles:  # it does not say
+                return dict(scenario.models)
+            if "large" in strategy.spec.roles or "large" in strategy.params.values():
+                roles.add("large")
+            if strategy.verifier_needs:  # without a verifier, the large model stands in
+                roles.add("verifier" if "verifier" in scenario.models else "large")
+        return {role: model for role, model in scenario.models.items() if role in roles}
 
     def jobs(self) -> Iterator[Job]:
         """All jobs."""

@@ -146,7 +146,7 @@ class BenchRun:
             self._count_jobs()
 
     async def _run_scenario(self, scenario: Scenario, num_at_once: int) -> None:
-        models = {role: await self._engine(model) for role, model in scenario.models.items()}
+        models = {role: await self._engine(model) for role, model in self.plan.models_of(scenario).items()}
         judge = Judge(scenario.problem_set, is_quick=scenario.has_quick_check)
         alone = self.settings.model_copy(update={"large": None})  # only who is named takes part
         async with Orchestrator(models.pop("small"), roles=models, settings=alone) as orchestrator:

@@ -130,8 +130,9 @@ def _carried_out(bench_run: BenchRun, *, num_at_once: int, is_quiet: bool) -> in
     progress = bench_run.progress
     if progress.num_skipped == progress.num_jobs:
         return None
-    models = [name for scenario in bench_run.plan.scenarios for name in scenario.models.values()]
-    pull_missing([name for name in models if isinstance(name, str)], is_quiet=is_quiet)
+    plan = bench_run.plan
+    models = [model for scenario in plan.scenarios for model in plan.models_of(scenario).values()]
+    pull_missing([model for model in models if isinstance(model, str)], is_quiet=is_quiet)
 
     def standing() -> Standing:
         words = f"{progress.num_correct / progress.num_done:.1%} right" if progress.num_done else ""

@@ -220,6 +220,25 @@ async def test_a_configured_large_model_takes_no_part_unless_it_is_named(tmp_pat
     assert run.progress.num_done == 4
 
 
+@pytest.mark.parametrize(
+    ("policy", "others", "roles"),
+    [
+        ('policy = "single"', ("large", "verifier"), {"small"}),
+        ('policy = "single"\nparams = {model = "large"}', ("large", "verifier"), {"small", "large"}),
+        ('policy = "cascade"', ("large", "verifier"), {"small", "large"}),
+        ('policy = "best_of_n"', ("large", "verifier"), {"small", "verifier"}),
+        ('policy = "best_of_n"', ("large",), {"small", "large"}),
+        ('policy = "best_of_n"\nverifier = "oracle"', ("large", "verifier"), {"small"}),
+        ('policy = "best_of_n"\nverifier = "majority"', ("large", "verifier"), {"small"}),
+    ],
+)
+def test_models_that_no_policy_asks_for_are_not_opened(
+    tmp_path: Path, policy: str, others: tuple[str, ...], roles: set[str]
+):
+    where = scenario(**dict.fromkeys(others, "scripted:none-such"))
+    assert set(Plan(suite(tmp_path, f"[[policies]]\n{policy}\n"), [where]).models_of(where)) == roles
+
+
 async def test_what_turns_out_to_be_impossible_is_left_out_with_all_its_rows(tmp_path: Path):
     # The first text is cut, which ends the policy's only round; the others would have to go on.
     words = {"3 + 4": "Well, let me see. " * 9, "": "It is \\boxed{5}."}
