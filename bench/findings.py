@@ -78,7 +78,9 @@ class SetFindings:
         tables = [
             self._cost_table(),
             equal_budget_table(self.by_axis[first].equal_budget, AXES[first]),
-            self._equal_accuracy_table("Cost for an equal accuracy", lambda pair: pair.over_overlap),
+            self._equal_accuracy_table(
+                "Cost for an equal accuracy", lambda pair: pair.over_overlap, note=EQUAL_ACCURACY_NOTE
+            ),
             self._equal_accuracy_table("Cost for the accuracy asked for", lambda pair: pair.at_target),
             self._ending_table(),
             self._width_table(),
@@ -115,7 +117,9 @@ class SetFindings:
             num_names=2,
         )
 
-    def _equal_accuracy_table(self, title: str, of: Callable[[EqualAccuracy], CostRatio | None]) -> Table:
+    def _equal_accuracy_table(
+        self, title: str, of: Callable[[EqualAccuracy], CostRatio | None], *, note: str = ""
+    ) -> Table:
         by_axis = {
             name: {(pair.name, pair.baseline): one for pair in found.equal_accuracy if (one := of(pair)) is not None}
             for name, found in self.by_axis.items()
@@ -129,7 +133,7 @@ class SetFindings:
             rows.append((*pair, *cells, accuracies_of(known[0]), str(known[0].num_problems), "; ".join(words)))
         titles = (AXES[name].title for name in by_axis)
         head = ("policy", "baseline", *titles, "at accuracies", "problems", "remark")
-        return Table(f"{title}, as a ratio to the baseline", head, tuple(rows), num_names=2, note=EQUAL_ACCURACY_NOTE)
+        return Table(f"{title}, as a ratio to the baseline", head, tuple(rows), num_names=2, note=note)
 
     def _ending_table(self) -> Table:
         axes = [AXES[name] for name in ("samples", "sequential_tokens", "verifier_tokens", "flops")]
