@@ -23,8 +23,9 @@ MAX_LAG_S = 0.02
 MAX_CPU_SHARE = 0.8
 """Of one core; above it the sender may itself be what makes replies look slow; the limit is ours."""
 
-_NICE_WIDTHS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
-_MAX_WINDOWS = 30
+_NICE_WIDTHS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600)
+_MAX_WINDOWS = 20
+_WAY_OUT = "send from another machine, or less from this one"
 
 _Json = dict[str, Any]  # Any: JSON values
 
@@ -144,20 +145,17 @@ def goodput(run: Run, slo: Slo) -> _Json:
 
     Failed and dropped requests have missed all of them; those in flight when the run was stopped do not count.
     """
-    judged = [each for outcome in (Outcome.COMPLETED, Outcome.FAILED, Outcome.DROPPED) for each in run.of(outcome)]
-    missed = [slo.missed(exchange) for exchange in judged]
-    completed = [exchange.outcome is Outcome.COMPLETED for exchange in judged]
-    num_good = sum(ok and not names for ok, names in zip(completed, missed, strict=True))
+    completed = run.of(Outcome.COMPLETED)
+    num_judged = len(completed) + len(run.of(Outcome.FAILED)) + len(run.of(Outcome.DROPPED))
+    missed = [slo.missed(exchange) for exchange in completed]
+    num_good = sum(not names for names in missed)
     return {
         "slo_s": slo.limits(),
         "num_good": num_good,
-        "num_judged": len(judged),
-        "share": num_good / len(judged) if judged else 0.0,
+        "num_judged": num_judged,
+        "share": num_good / num_judged if num_judged else 0.0,
         "requests_per_s": _per_s(num_good, run.duration_s),
-        "missed_by_completed": {
-            name: sum(ok and name in names for ok, names in zip(completed, missed, strict=True))
-            for name in slo.limits()
-        },
+        "missed_by_completed": {name: sum(name in names for names in missed) for name in slo.limits()},
     }
 
 
@@ -183,14 +181,14 @@ def sender(run: Run) -> _Json:
     warnings = []
     if lag.get("p99", 0.0) > MAX_LAG_S:
         warnings.append(
-            f"requests were sent late (p99 {lag['p99'] * 1000:.0f} ms after the plan): the load was not the one planned"
+            f"requests were sent late (p99 {lag['p99'] * 1000:.0f} ms after the plan), so that arrivals were not quite "
+            f"those planned; {_WAY_OUT}"
         )
     if cpu_share > MAX_CPU_SHARE:
         warnings.append(
-            f"the sender used {cpu_share:.0%} of a core: it may be the bottleneck, and latencies include its own delays"
+            f"the sender used {cpu_share:.0%} of a core: it may be the bottleneck, and latencies include its own "
+            f"delays; {_WAY_OUT}"
         )
-    if warnings:
-        warnings.append("send from another machine, or less from this one")
     return {"lag_s": lag, "cpu_share": cpu_share, "warnings": warnings}
 
 
@@ -227,7 +225,7 @@ def windows(run: Run, width_s: float) -> list[_Json]:
 
 
 def nice_width_s(duration_s: float) -> float:
-    """A round width that gives at most 30 windows."""
+    """A round width that gives at most 20 windows, of a second at least."""
     return next((width for width in _NICE_WIDTHS_S if duration_s / width <= _MAX_WINDOWS), duration_s / _MAX_WINDOWS)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from orchestrator.bench.load.exchange import Exchange, Outcome
+from orchestrator.bench.load.exchange import Exchange
 from orchestrator.errors import InvalidRequest
 
 
@@ -54,16 +54,13 @@ class Slo:
         return {name: value for name, value in values.items() if value is not None}
 
     def missed(self, exchange: Exchange) -> list[str]:
-        """Names of the objectives that a request did not keep; all of them if it was not completed.
+        """Names of the objectives that a completed request did not keep.
 
         A reply without any token misses ``ttft``; one of fewer than two tokens keeps ``tpot``.
         """
-        limits = self.limits()
-        if exchange.outcome is not Outcome.COMPLETED:
-            return list(limits)
         took_s = {
             "ttft": math.inf if exchange.ttft_s is None else exchange.ttft_s,
             "tpot": exchange.tpot_s or 0.0,
             "e2e": exchange.e2e_s or 0.0,
         }
-        return [name for name, limit in limits.items() if took_s[name] > limit]
+        return [name for name, limit in self.limits().items() if took_s[name] > limit]

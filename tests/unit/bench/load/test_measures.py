@@ -158,8 +158,9 @@ def test_windows_put_sending_where_it_was_and_the_end_where_it_was():
 
 
 @given(st.floats(0.0, 1e6))
-def test_a_run_has_at_most_thirty_windows_of_its_own_choice(duration_s: float):
-    assert duration_s / nice_width_s(duration_s) <= 30.0000001 if duration_s else True
+def test_a_run_has_at_most_twenty_windows_of_its_own_choice(duration_s: float):
+    assert nice_width_s(duration_s) >= 1
+    assert duration_s / nice_width_s(duration_s) <= 20.0000001
 
 
 def test_late_sends_and_a_busy_sender_are_warned_of():
