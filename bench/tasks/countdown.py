@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from orchestrator.bench.tasks.task import STEP_DELIMITER, Example, answer_in, answer_step
 
-LEVELS = {1: (2, 20), 2: (3, 9), 3: (3, 16), 4: (4, 9), 5: (4, 13), 6: (4, 20)}
+LEVELS = {1: (2, 20), 2: (3, 9), 3: (3, 15), 4: (4, 9), 5: (4, 13), 6: (4, 20)}
 """Complexity: how many numbers, and the largest of them."""
 
 _LARGEST = 99

@@ -25,7 +25,7 @@ class Expression:
 
     name = "expression"
     complexities = (1, 2, 3, 4, 5, 6, 8, 10, 12)
-    default_complexity = 8
+    default_complexity = 10
 
     def example(self, rng: random.Random, complexity: int) -> Example:
         """Operators, numbers and shape at random; solved left to right, innermost first."""

@@ -55,8 +55,8 @@ class Sudoku6:
     """``Fill B3F1 in A1cA2a...``: steps such as ``B3e``, in any order; the answer is ``ed``."""
 
     name = "sudoku6"
-    complexities = (4, 6, 8, 10, 12, 14, 16)
-    default_complexity = 8
+    complexities = (4, 5, 6, 7, 8, 10, 12, 14, 16)
+    default_complexity = 7
 
     def example(self, rng: random.Random, complexity: int) -> Example:
         """A random grid with cells taken out one by one, each a naked single at that moment."""
