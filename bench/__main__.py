@@ -1,13 +1,15 @@
 """The smoke suite, and the page of all stored figures: ``python -m orchestrator.bench``, which ``make bench`` runs.
 
-The smoke suite shows in minutes that every benchmark works and roughly what it finds; its figures go to
-`build/benchmarks`. With ``--publish`` the suites run at full length and replace the figures under `docs/benchmarks`.
-Either way `docs/benchmarks/README.md` is put together from what is stored there.
+The smoke suite shows in minutes that every benchmark works and roughly what it finds: it measures the controller, the
+store and the embedded engine, replays policies on the lab's recorded pools, runs a cell of each task live, and holds
+the two against each other. Its figures go to `build/benchmarks`; with ``--publish`` everything runs at full length and
+replaces the figures under `docs/benchmarks`. The pages of both folders are put together from what is stored there.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,35 +24,77 @@ SMOKE_LIMIT_S = 300
 PUBLISH_LIMIT_S = 3600
 
 
+ROWS = Path("build/bench/suite")
+"""Rows of jobs, which are run anew each time."""
+POOLS = ("expression-small", "expression-large", "countdown-small", "countdown-large", "sudoku6-small", "sudoku6-large")
+
+
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A module of this package, with its arguments for a smoke run and for a full one."""
+    """A module with its arguments for a smoke run and for a full one; ``{out}`` is where figures go."""
 
     name: str
+    module: str
     smoke: tuple[str, ...] = ()
     full: tuple[str, ...] = ()
 
 
 def suites() -> list[Suite]:
-    """Those that can run here."""
-    found = [Suite("controller", ("--scale", "0.2")), Suite("store", ("--seconds", "0.5"))]
-    if find_spec("llama_cpp") is not None:
+    """Those that can run here, in order."""
+    found = [
+        Suite("controller", "orchestrator.bench.controller", ("--scale", "0.2", *_OUT), _OUT),
+        Suite("store", "orchestrator.bench.store", ("--seconds", "0.5", *_OUT), _OUT),
+    ]
+    has_engine = find_spec("llama_cpp") is not None
+    if has_engine:
         catalogue = Catalogue.from_environment()
         names = ("smollm2-135m", "qwen2.5-coder-0.5b")
         pulled = [str(catalogue.path(name)) for name in names if catalogue.is_pulled(name)]
         if pulled:
             models = tuple(word for path in pulled for word in ("--model", path))
-            found.append(Suite("embedded_engine", (*models[:2], "--tokens", "24", "--repetitions", "2"), models))
+            quick = (*models[:2], "--tokens", "24", "--repetitions", "2")
+            found.append(
+                Suite("embedded_engine", "orchestrator.bench.embedded_engine", (*quick, *_OUT), (*models, *_OUT))
+            )
+    return [*found, *_lab_suites(has_engine=has_engine)]
+
+
+_OUT = ("--out", "{out}")
+
+
+def _lab_suites(*, has_engine: bool) -> list[Suite]:
+    command = "orchestrator.api.cli"
+    run = ("bench", "run", "--quiet")
+    smoke, sanity, live = (str(ROWS / f"{name}.jsonl") for name in ("smoke", "sanity", "live"))
+    found = [
+        Suite("replays", command, *(((*run, "smoke", "--out", smoke),) * 2)),
+        Suite("oracle", command, (*run, "sanity", "--out", sanity, "--seeds", "1"), (*run, "sanity", "--out", sanity)),
+        Suite("policies", command, *((("bench", "report", smoke, "--title", "policies", *_REPORT),) * 2)),
+    ]
+    if has_engine:
+        pools = tuple(f"bench/pools/{name}.pool.xz" for name in POOLS)
+        found += [
+            Suite("live", command, (*run, "live", "--out", live, "--problems", "40"), (*run, "live", "--out", live)),
+            Suite(
+                "sanity",
+                "orchestrator.bench.sanity",
+                *(((smoke, sanity, "--live", live, "--pools", *pools, *_OUT),) * 2),
+            ),
+        ]
     return found
+
+
+_REPORT = ("--baseline", "self_consistency", *_OUT)
 
 
 def run(suite: Suite, *, is_published: bool) -> int:
     """Runs one suite in a process of its own; returns its exit status."""
     folder, arguments = (PUBLISHED, suite.full) if is_published else (SMOKE, suite.smoke)
-    command = [sys.executable, "-m", f"orchestrator.bench.{suite.name}", *arguments, "--out", str(folder)]
+    words = [word.replace("{out}", str(folder)) for word in arguments]
     limit_s = PUBLISH_LIMIT_S if is_published else SMOKE_LIMIT_S
+    print(f"--- {suite.name}", flush=True)
     try:
-        return subprocess.run(command, check=False, timeout=limit_s).returncode  # noqa: S603  # our own modules
+        return subprocess.run([sys.executable, "-m", suite.module, *words], check=False, timeout=limit_s).returncode  # noqa: S603  # our own modules
     except subprocess.TimeoutExpired:
         print(f"{suite.name} took more than {limit_s} s", file=sys.stderr)
         return 1
@@ -83,9 +127,14 @@ def main() -> int:
         parser.error(f"run it in the root of the repository; there is no {PUBLISHED} here")
     failed: list[str] = []
     if not options.only_page:
+        shutil.rmtree(ROWS, ignore_errors=True)
         failed = [suite.name for suite in suites() if run(suite, is_published=options.publish)]
-    (PUBLISHED / "README.md").write_text(assemble(PUBLISHED), encoding="utf-8")
-    print(f"wrote {PUBLISHED / 'README.md'}" + (f"; failed: {', '.join(failed)}" if failed else ""))
+    for folder in (SMOKE, PUBLISHED):
+        if folder.is_dir():
+            (folder / "README.md").write_text(assemble(folder), encoding="utf-8")
+            print(f"wrote {folder / 'README.md'}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
