@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.estimates import interval, paired_difference, pass_at
-from orchestrator.bench.pool import Pool, read_pool
+from orchestrator.bench.analysis.estimates import interval, paired_difference, pass_at
+from orchestrator.bench.recorded.pool import Pool, read_pool
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
-from orchestrator.bench.rows import Row, read_rows
+from orchestrator.bench.runs.rows import Row, read_rows
 
 ORACLE = "oracle-"
 _SUBSETS = 400

@@ -7,7 +7,7 @@ import json
 import click
 
 from orchestrator.api.terminal.options import json_option
-from orchestrator.bench.axes import AXES
+from orchestrator.bench.analysis.axes import AXES
 from orchestrator.bench.commands.options import baseline_option, margin_option, read_files, target_option
 
 
@@ -35,7 +35,7 @@ def compare(
       ttc bench compare build/bench/smoke.jsonl --axis effective_flops --target 0.6
       ttc bench compare small.jsonl large.jsonl --json
     """  # noqa: D301  # click wants the character
-    from orchestrator.bench.comparison import compare as compare_rows
+    from orchestrator.bench.analysis.comparison import compare as compare_rows
 
     comparison = compare_rows(read_files(rows), baseline=baseline, axis=axis, target=target, margin=margin)
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else "\n".join(comparison.lines()))

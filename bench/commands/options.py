@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.bench.rows import Row, read_rows
+from orchestrator.bench.runs.rows import Row, read_rows
 from orchestrator.errors import InvalidRequest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name

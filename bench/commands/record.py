@@ -16,7 +16,7 @@ from orchestrator.api.terminal.options import json_option
 from orchestrator.api.terminal.pulling import pull_missing
 from orchestrator.bench.commands.options import data_option
 from orchestrator.bench.commands.progress import Standing, showing_progress
-from orchestrator.bench.scenarios import with_data
+from orchestrator.bench.runs.scenarios import with_data
 from orchestrator.bench.tasks.task import Split
 from orchestrator.config import Settings, read_settings
 from orchestrator.engine import Engine
@@ -25,7 +25,7 @@ from orchestrator.sampling import Sampling
 
 if TYPE_CHECKING:
     from orchestrator.bench.problems import Problem, ProblemSet
-    from orchestrator.bench.recording import Progress
+    from orchestrator.bench.recorded.recording import Progress
 
 
 @click.command()
@@ -144,7 +144,7 @@ class _Recording:
     settings: Settings
 
     async def run(self, *, is_quiet: bool) -> Progress:
-        from orchestrator.bench.recording import record as record_pool
+        from orchestrator.bench.recorded.recording import record as record_pool
         from orchestrator.models import open_model
 
         told: list[Progress] = []

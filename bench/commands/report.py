@@ -42,7 +42,7 @@ def report(
       ttc bench report build/bench/smoke.jsonl
       ttc bench report small.jsonl large.jsonl --out report --title "Small and large"
     """  # noqa: D301  # click wants the character
-    from orchestrator.bench.bench_page import write_report
+    from orchestrator.bench.analysis.page import write_report
 
     named = title or ", ".join(Path(name).stem for name in rows)
     try:

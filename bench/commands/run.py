@@ -16,13 +16,13 @@ from orchestrator.api.terminal.shutdown import stopping_gently
 from orchestrator.bench.commands.options import data_option, jobs_option, whole_numbers
 from orchestrator.bench.commands.progress import Standing, showing_progress
 from orchestrator.bench.commands.run_table import print_run
-from orchestrator.bench.suite import Suite, find_suite, read_suite
-from orchestrator.bench.suite_file import ModelNames
+from orchestrator.bench.runs.suite import Suite, find_suite, read_suite
+from orchestrator.bench.runs.suite_file import ModelNames
 from orchestrator.config import read_settings
 from orchestrator.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from orchestrator.bench.running import BenchRun
+    from orchestrator.bench.runs.running import BenchRun
 
 _OUT = Path("build/bench")
 
@@ -82,10 +82,10 @@ def run(
       ttc bench run smoke --pool mine.pool.xz --large pool:larger.pool.xz --seeds 1,2,3
       ttc bench run mine.toml --dry-run
     """  # noqa: D301  # click wants the character
-    from orchestrator.bench.plan import Plan
-    from orchestrator.bench.row_file import RowFile
-    from orchestrator.bench.running import BenchRun
-    from orchestrator.bench.scenarios import Wish, open_scenarios
+    from orchestrator.bench.runs.plan import Plan
+    from orchestrator.bench.runs.row_file import RowFile
+    from orchestrator.bench.runs.running import BenchRun
+    from orchestrator.bench.runs.scenarios import Wish, open_scenarios
 
     choice = ModelChoice.of_options(model, large, verifier_model)
     settings = read_settings()

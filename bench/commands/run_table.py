@@ -11,9 +11,9 @@ import click
 
 from orchestrator.api.terminal.console import result_console
 from orchestrator.api.terminal.wording import printable
-from orchestrator.bench.plan import Refusal
-from orchestrator.bench.running import BenchRun
-from orchestrator.bench.tally import Cell, CellKey, cells
+from orchestrator.bench.runs.plan import Refusal
+from orchestrator.bench.runs.running import BenchRun
+from orchestrator.bench.runs.tally import Cell, CellKey, cells
 
 
 def print_run(run: BenchRun, *, as_json: bool, is_dry: bool) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.bench.estimates import interval, pass_at
+from orchestrator.bench.analysis.estimates import interval, pass_at
 from orchestrator.bench.lab.auc import auc
 from orchestrator.bench.lab.model_names import GENERATORS, REWARD_MODEL, weights_path
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write

@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from orchestrator.bench.pool import Pool, read_pool
-from orchestrator.bench.pool_engine import PoolEngine
+from orchestrator.bench.recorded.pool import Pool, read_pool
+from orchestrator.bench.recorded.engine import PoolEngine
 from orchestrator.bench.problems import Problem
-from orchestrator.bench.recording import record
+from orchestrator.bench.recorded.recording import record
 from orchestrator.engine import Engine, Message
 from orchestrator.errors import InvalidRequest
 from orchestrator.sampling import Sampling

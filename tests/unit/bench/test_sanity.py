@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.bench import sanity
-from orchestrator.bench.pool import Pool, read_pool
 from orchestrator.bench.problems import Problem
-from orchestrator.bench.recording import record
-from orchestrator.bench.rows import Row
+from orchestrator.bench.recorded.pool import Pool, read_pool
+from orchestrator.bench.recorded.recording import record
+from orchestrator.bench.runs.rows import Row
 from orchestrator.sampling import Sampling
 from orchestrator.testing import ScriptedEngine
 

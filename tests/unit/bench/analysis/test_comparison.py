@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from orchestrator.bench.comparison import compare
-from orchestrator.bench.pairing import baselines_of, paired_jobs
-from orchestrator.bench.summary import Cell, Series, cells_of
+from orchestrator.bench.analysis.comparison import compare
+from orchestrator.bench.analysis.pairing import baselines_of, paired_jobs
+from orchestrator.bench.analysis.summary import Cell, Series, cells_of
 from orchestrator.errors import InvalidRequest, UnknownName
 
 from .made_rows import a_row, drawn_rows

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bench.axes import AXES, UNKNOWN, axis_named
-from orchestrator.bench.summary import Group, Series, cells_of, is_right, series_names, summarise
+from orchestrator.bench.analysis.axes import AXES, UNKNOWN, axis_named
+from orchestrator.bench.analysis.summary import Group, Series, cells_of, is_right, series_names, summarise
 from orchestrator.errors import InvalidRequest, UnknownName
 
 from .made_rows import a_row

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.bench.estimates import Estimate
-from orchestrator.bench.tables import Table, code, difference, prose, ratio, share, shown
+from orchestrator.bench.analysis.estimates import Estimate
+from orchestrator.bench.analysis.tables import Table, code, difference, prose, ratio, share, shown
 
 
 def a_table(name: str, budget: str = "") -> Table:

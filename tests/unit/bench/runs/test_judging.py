@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from orchestrator.bench.judging import Judge, Oracle
 from orchestrator.bench.problems import Problem
+from orchestrator.bench.runs.judging import Judge, Oracle
 from orchestrator.engine import Message, Prompt
 from orchestrator.verifier import Candidate, Meter
 

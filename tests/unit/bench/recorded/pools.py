@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from orchestrator.bench.pool import Header, Pool, PoolProblem, PoolSample, RecordedModel, StepScores
+from orchestrator.bench.recorded.pool import Header, Pool, PoolProblem, PoolSample, RecordedModel, StepScores
 from orchestrator.cost import ModelCost
 from orchestrator.engine import FinishReason, GenerateRequest, Message, Prompt, SampleSpec
 from orchestrator.sampling import Sampling

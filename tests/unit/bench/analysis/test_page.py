@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.bench.bench_page import write_report
-from orchestrator.bench.plots import COLOURS
+from orchestrator.bench.analysis.page import write_report
+from orchestrator.bench.analysis.plots import COLOURS
 from orchestrator.errors import InvalidRequest, MissingDependency, UnknownName
 
 from .made_rows import a_row, drawn_rows
@@ -141,7 +141,7 @@ def test_the_json_has_all_figures(folder: Path):
 
 
 def test_the_pages_colours_are_those_of_the_plots():
-    style = resources.files("orchestrator.bench").joinpath("bench_page.css").read_text(encoding="utf-8")
+    style = resources.files("orchestrator.bench.analysis").joinpath("page.css").read_text(encoding="utf-8")
     light, dark = style.split("prefers-color-scheme: dark", maxsplit=1)
     for place, (bright, dim) in enumerate(zip(COLOURS["light"], COLOURS["dark"], strict=True)):
         assert f"--c{place}: {bright};" in light

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from orchestrator.bench.rows import Row
+from orchestrator.bench.runs.rows import Row
 
 BUDGETS = (500, 1000, 2000, 4000)
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.bench.pool import FINISHED, RECORDING, PoolWriter, read_pool
-from orchestrator.bench.pool_lines import decode_lengths, encode_lengths
-from orchestrator.bench.pool_records import PoolProblem, PoolSample
+from orchestrator.bench.recorded.lines import decode_lengths, encode_lengths
+from orchestrator.bench.recorded.pool import FINISHED, RECORDING, PoolWriter, read_pool
+from orchestrator.bench.recorded.records import PoolProblem, PoolSample
 from orchestrator.engine import FinishReason, Message
 from orchestrator.errors import InvalidRequest
 from orchestrator.sampling import Sampling
@@ -293,7 +293,7 @@ def test_a_file_that_cannot_be_decompressed_is_named(tmp_path: Path, content: by
 
 
 def test_a_file_that_swells_beyond_all_measure_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.bench.pool._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("orchestrator.bench.recorded.pool._MAX_BYTES", 1 << 20)
     (tmp_path / "p.pool.xz").write_bytes(lzma.compress(b"\n" * (2 << 20), preset=0))
     with pytest.raises(InvalidRequest, match="more than 1 MiB"):
         read_pool(tmp_path / "p")

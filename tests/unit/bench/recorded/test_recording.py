@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from orchestrator import Orchestrator
-from orchestrator.bench.pool import Pool, read_pool
-from orchestrator.bench.pool_engine import PoolEngine, PoolScorer, PoolSet
 from orchestrator.bench.problems import Problem
-from orchestrator.bench.recorded_sample import TokenLengths
-from orchestrator.bench.recording import Progress, record
+from orchestrator.bench.recorded.engine import PoolEngine, PoolScorer, PoolSet
+from orchestrator.bench.recorded.pool import Pool, read_pool
+from orchestrator.bench.recorded.recording import Progress, record
+from orchestrator.bench.recorded.sample import TokenLengths
 from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import (
     Capability,
@@ -295,7 +295,7 @@ async def test_log_probabilities_that_cannot_be_had_are_refused(tmp_path: Path) 
 async def test_a_problem_at_which_the_engine_fails_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.bench.recording._FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("orchestrator.bench.recorded.recording._FIRST_PAUSE_S", 0.0)
     faults = on_calls({0: Fault(after_tokens=9), 1: Fault()})
     pool = await recorded(tmp_path / "p", ScriptedEngine(arithmetic(accuracy=0.5), faults=faults))
     assert pool.problems == (await recorded(tmp_path / "q")).problems

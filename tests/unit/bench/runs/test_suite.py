@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bench.suite import Suite, find_suite, read_suite, suite_names
+from orchestrator.bench.runs.suite import Suite, find_suite, read_suite, suite_names
 from orchestrator.budget import Budget
 from orchestrator.errors import InvalidRequest, UnknownName
 from orchestrator.sampling import Sampling

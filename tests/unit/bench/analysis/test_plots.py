@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestrator.bench.estimates import Estimate, Floats
-from orchestrator.bench.plots import (
+from orchestrator.bench.analysis.estimates import Estimate, Floats
+from orchestrator.bench.analysis.plots import (
     COLOURS,
     Line,
     Panel,

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import Orchestrator
-from orchestrator.bench.estimates import pass_at
-from orchestrator.bench.judging import Judge, Oracle
-from orchestrator.bench.pool import Pool, PoolSample
-from orchestrator.bench.pool_engine import PoolEngine, PoolExhausted, PoolScorer, PoolSet
+from orchestrator.bench.analysis.estimates import pass_at
 from orchestrator.bench.problems import Problem
+from orchestrator.bench.recorded.engine import PoolEngine, PoolExhausted, PoolScorer, PoolSet
+from orchestrator.bench.recorded.pool import Pool, PoolSample
+from orchestrator.bench.runs.judging import Judge, Oracle
 from orchestrator.engine import (
     Capability,
     Delta,

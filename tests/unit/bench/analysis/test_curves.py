@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from orchestrator.bench.curves import (
+from orchestrator.bench.analysis.curves import (
     CostRatio,
     Points,
     isotonic,
@@ -18,7 +18,7 @@ from orchestrator.bench.curves import (
     ratio_at,
     resampled_curves,
 )
-from orchestrator.bench.estimates import Floats
+from orchestrator.bench.analysis.estimates import Floats
 
 
 def a_curve(costs: list[float], accuracies: list[float]) -> Points:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.bench.plan import Plan
 from orchestrator.bench.problems import Problem
-from orchestrator.bench.row_file import RowFile
-from orchestrator.bench.rows import Row, append_rows, read_rows
-from orchestrator.bench.running import BenchRun
-from orchestrator.bench.scenarios import Scenario
-from orchestrator.bench.suite import Suite, read_suite
-from orchestrator.bench.tally import cells
+from orchestrator.bench.runs.plan import Plan
+from orchestrator.bench.runs.row_file import RowFile
+from orchestrator.bench.runs.rows import Row, append_rows, read_rows
+from orchestrator.bench.runs.running import BenchRun
+from orchestrator.bench.runs.scenarios import Scenario
+from orchestrator.bench.runs.suite import Suite, read_suite
+from orchestrator.bench.runs.tally import cells
 from orchestrator.config import Settings
 from orchestrator.engine import Capability, Engine
 from orchestrator.errors import InvalidRequest, JobConflict

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.bench.estimates import (
+from orchestrator.bench.analysis.estimates import (
     DIFFERENCES,
     SHARES,
     Estimate,

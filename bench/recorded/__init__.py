@@ -1,0 +1,1 @@
+"""Recorded pools: samples written down once, and replayed as an engine."""

@@ -1,0 +1,1 @@
+"""Runs of suites: what is asked of whom, and a row for every job."""
