@@ -104,7 +104,7 @@ async def test_a_release_in_the_middle_of_a_job_gives_no_sample_twice() -> None:
 
 
 async def test_jobs_that_are_long_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.bench.pool_replies._MOST_TREES", 2)
+    monkeypatch.setattr("orchestrator.bench.recorded.replies._MOST_TREES", 2)
     engine = PoolEngine(numbered(1))
     for tree in ("released", "alive", "new"):
         await texts_of(engine, a_request("?", 9, tree=tree))
