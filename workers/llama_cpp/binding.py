@@ -29,6 +29,7 @@ _FLASH_ATTENTION_ON = 1
 _POOLING_NONE = 0
 
 FloatRow = npt.NDArray[np.float32]
+FloatMatrix = npt.NDArray[np.float32]
 
 
 class _Library:
@@ -42,11 +43,10 @@ class _Library:
         self.module.llama_log_set(self._callback, None)
         # Calls of under a microsecond keep the GIL: giving it up beside a busy thread costs 5 ms each time.
         quick = ctypes.PyDLL(None, handle=self.module.llama_cpp._lib._handle)
-        self.logits_of = quick.llama_get_logits_ith
-        self.embedding_of = quick.llama_get_embeddings_ith
-        for function in (self.logits_of, self.embedding_of):
-            function.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-            function.restype = ctypes.c_void_p
+        self.logits_of, self.embedding_of = quick.llama_get_logits, quick.llama_get_embeddings_ith
+        self.logits_of.argtypes = [ctypes.c_void_p]
+        self.embedding_of.argtypes = [ctypes.c_void_p, ctypes.c_int32]
+        self.logits_of.restype = self.embedding_of.restype = ctypes.c_void_p
         self.module.llama_backend_init()
 
     def _log(self, level: int, text: bytes | None, _user_data: object) -> None:
@@ -218,9 +218,14 @@ class ContextHandle:
         code: int = self.api.llama_decode(self.pointer, self._batch.filled(rows))
         return code
 
-    def logits(self, index: int) -> FloatRow:
-        """Logits of row ``index`` of the last batch: a view, valid until the next one."""
-        return self._view(self._model.library.logits_of(self.pointer, index), self._model.num_tokens)
+    def logits(self, num_outputs: int) -> FloatMatrix:
+        """Logits [outputs, vocabulary] of the last batch: a view, valid until the next one.
+
+        Args:
+            num_outputs: How many of its rows wanted them.
+        """
+        width = self._model.num_tokens
+        return self._view(self._model.library.logits_of(self.pointer), num_outputs * width).reshape(-1, width)
 
     def embedding(self, index: int) -> FloatRow:
         """Final hidden state of row ``index`` of the last batch: a view, valid until the next one."""

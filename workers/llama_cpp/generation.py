@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,14 @@ from orchestrator.engine import (
 )
 from orchestrator.errors import EngineFailed
 from orchestrator.stopping import SampleText
+from orchestrator.workers.llama_cpp.choosing import Choice
 from orchestrator.workers.llama_cpp.grammar import GrammarGuard
 from orchestrator.workers.llama_cpp.model import Vocabulary
-from orchestrator.workers.llama_cpp.outbox import EventStream
-from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler, TopTokens, top_tokens
+from orchestrator.workers.llama_cpp.outbox import EventStream, Parcel
+from orchestrator.workers.llama_cpp.sampler import FloatRow, TopTokens
 from orchestrator.workers.llama_cpp.work import Job, Reading, Task
 
-_DELTA_TOKENS = 8
+_DELTA_TOKENS = 16
 _DELTA_S = 0.05
 
 
@@ -35,12 +37,13 @@ class Writing(Task):
         super().__init__(job, list(job.prompt), first_output=len(job.prompt) - 1)
         self.index = index
         self.output_tokens = 0
-        self._writer = job
+        self.writer = job
+        self.sampling = request.sampling
+        self.random = random.Random(request.samples[index].seed)  # noqa: S311  reproducible on purpose
+        self.guard = guard
+        self.num_top = max([request.num_logprobs, *(monitor.num_logprobs for monitor in request.monitors)])
         self._limit = limit
-        self._guard = guard
-        self._sampler = TokenSampler(request.sampling, seed=request.samples[index].seed)
         self._text = SampleText(stop=request.stop, monitors=request.monitors)
-        self._num_top = max([request.num_logprobs, *(monitor.num_logprobs for monitor in request.monitors)])
         self._ids: list[int] = []
         self._tops: list[TopTokens] = []
         self._unsent = 0
@@ -49,50 +52,44 @@ class Writing(Task):
     @property
     def cache_limit(self) -> int:
         """All of it while the prompt's logits are at hand, else all but the last token."""
-        is_fresh = not self.output_tokens and self._writer.first_logits is not None
+        is_fresh = not self.output_tokens and self.writer.first_logits is not None
         return len(self.tokens) if is_fresh else len(self.tokens) - 1
 
     @property
     def is_held(self) -> bool:
         """Whether the reader is too far behind."""
-        return self._writer.stream.is_full(self.index)
+        return self.writer.stream.is_full(self.index)
 
     @property
     def tokens_ahead(self) -> int:
         """Tokens it may still write."""
         return self._limit - self.output_tokens
 
-    def take_row(self, position: int, logits: FloatRow) -> bool:
-        """Draws the next token."""
-        if position != len(self.tokens) - 1:
-            return False  # computed again after it made room for others; these tokens are written already
-        token = self._sampler.pick(logits) if self._guard is None else self._guard.pick(self._sampler, logits)
+    def take(self, choice: Choice) -> bool:
+        """Takes the next token; True when the sample is complete."""
+        token, top = choice
         if token is None:
             raise EngineFailed(
                 "no token of the vocabulary continues the text within the grammar",
-                model=self._writer.model_name,
+                model=self.writer.model_name,
                 is_retryable=False,
             )
         self.output_tokens += 1
         self._unsent += 1
-        self._writer.stream.produced[self.index] += 1
-        vocabulary = self._writer.vocabulary
+        self.writer.stream.produced[self.index] += 1
+        vocabulary = self.writer.vocabulary
         if token in vocabulary.end_ids:
             return self.finish(FinishReason.END, None)
-        top: tuple[float, ...] = ()
-        if self._num_top:
-            found = top_tokens(logits, token, self._num_top)
-            self._tops.append(found)
-            top = found.logprobs
+        if top is not None:
+            self._tops.append(top)
         self._ids.append(token)
         self.tokens.append(token)
         self.first_output = len(self.tokens) - 1
-        ending = self._text.push(vocabulary.piece(token), token, top_logprobs=top)
+        ending = self._text.push(vocabulary.piece(token), token, top_logprobs=top.logprobs if top else ())
         if ending is not None:
             return self.finish(ending.reason, ending.detail)
         if self.output_tokens >= self._limit:
             return self.finish(FinishReason.LENGTH, None)
-        self.flush()
         return False
 
     def finish(self, reason: FinishReason, detail: str | None) -> bool:
@@ -100,29 +97,26 @@ class Writing(Task):
         self._text.finish()
         if self._unsent:
             self._send(time.monotonic())
-        self._writer.send(Finished(self.index, reason, self.output_tokens, detail))
-        if self._guard is not None:
-            self._guard.free()
+        self.writer.send(Finished(self.index, reason, self.output_tokens, detail))
+        if self.guard is not None:
+            self.guard.free()
         return True
 
     def drop(self) -> None:
         """Frees what it holds without telling anyone."""
-        if self._guard is not None:
-            self._guard.free()
+        if self.guard is not None:
+            self.guard.free()
 
-    def flush(self) -> None:
-        """Sends a delta if one is due: the first token at once, then about every 8 tokens or 50 ms."""
-        if not self._unsent:
-            return
-        now = time.monotonic()
-        if self._unsent >= _DELTA_TOKENS or now - self._sent_at >= _DELTA_S or self.is_held:
+    def flush(self, now: float) -> None:
+        """Sends a delta if one is due: the first token at once, then every 16 tokens or 50 ms."""
+        if self._unsent and (self._unsent >= _DELTA_TOKENS or now - self._sent_at >= _DELTA_S or self.is_held):
             self._send(now)
 
     def _send(self, now: float) -> None:
-        request = self._writer.request
+        request = self.writer.request
         count = request.num_logprobs
         has_logprobs = count > 0
-        self._writer.send(
+        self.writer.send(
             Delta(
                 self.index,
                 self._text.take(),
@@ -222,11 +216,17 @@ class GenerationJob(Job):
                 task.drop()
             self._close(error)
 
-    def flush(self) -> None:
+    def parcel(self) -> Parcel:
+        """Takes all events that wait for delivery."""
+        closing, events = self.closing, self.events
+        self.events = []
+        return Parcel(self.stream, events, closing is not None, closing.error if closing else None)
+
+    def flush(self, now: float) -> None:
         """Sends deltas that are due."""
         for task in self.live:
             if isinstance(task, Writing):
-                task.flush()
+                task.flush(now)
 
     def _close(self, error: Exception | None) -> None:
         self.waiting.clear()

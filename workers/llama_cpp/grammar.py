@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.errors import InvalidRequest
 from orchestrator.workers.llama_cpp.json_schema import schema_grammar
 from orchestrator.workers.llama_cpp.model import Model
-from orchestrator.workers.llama_cpp.sampler import FloatRow, TokenSampler
+from orchestrator.workers.llama_cpp.sampler import FloatRow
 
 _MAX_CHARS = 65_536
 _MAX_DEPTH = 100
@@ -116,18 +116,25 @@ class GrammarGuard:
             reason = model.handle.library.take_errors() or "llama.cpp gives no reason"
             raise InvalidRequest(f"{field} is no usable grammar: {reason}", field=field, value=grammar)
 
-    def pick(self, sampler: TokenSampler, logits: FloatRow) -> int | None:
-        """The next token, drawn from those the grammar allows; None when it allows none.
+    def choose(self, token: int, logits: FloatRow, draw: Callable[[FloatRow], int]) -> int | None:
+        """The next token: the one that was drawn freely, or if the grammar forbids it one of those it allows.
 
-        First draws freely: a token the grammar allows is as likely this way as when all others are ruled out first,
-        and checking one token is cheap.
+        A token the grammar allows is as likely this way as when all others are ruled out first, and checking one
+        token is cheap.
+
+        Args:
+            token: Drawn from ``logits``.
+            logits: Of all tokens.
+            draw: Draws again from logits that are -inf for forbidden tokens.
+
+        Returns:
+            None when no token is allowed.
         """
-        token = sampler.pick(logits)
         if not self._allows(np.array([token], np.int32))[0]:
             allowed = self._allows(np.arange(len(logits), dtype=np.int32))
             if not allowed.any():
                 return None
-            token = sampler.pick(np.where(allowed, logits, np.float32(-np.inf)))
+            token = draw(np.where(allowed, logits, np.float32(-np.inf)))
         if token not in self._end_ids:
             self._api.llama_sampler_accept(self._sampler, token)
         return token

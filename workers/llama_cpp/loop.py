@@ -11,39 +11,26 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+
+import numpy as np
 
 from orchestrator.errors import EngineFailed, TtcError
 from orchestrator.workers.llama_cpp.admission import FairQueue, Slice, plan_batch, should_wait_for
-from orchestrator.workers.llama_cpp.binding import FloatRow, Row
+from orchestrator.workers.llama_cpp.batch import Output, Runner, batch_of
+from orchestrator.workers.llama_cpp.binding import FloatMatrix
+from orchestrator.workers.llama_cpp.choosing import choose
 from orchestrator.workers.llama_cpp.counters import Counters
 from orchestrator.workers.llama_cpp.generation import GenerationJob, Writing
 from orchestrator.workers.llama_cpp.mailbox import Mailbox
-from orchestrator.workers.llama_cpp.outbox import Parcel, dispatch
+from orchestrator.workers.llama_cpp.outbox import dispatch
 from orchestrator.workers.llama_cpp.pace import Pace
-from orchestrator.workers.llama_cpp.prefix_cache import Memory, PrefixCache
+from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
 from orchestrator.workers.llama_cpp.work import Chore, Job, Task
 
 _logger = logging.getLogger(__name__)
 
 _HEADROOM_TOKENS = 16
 """Cells kept for each live task when another is admitted, so that it is not thrown out again at once."""
-
-
-class Runner(Memory, Protocol):
-    """A context, as the loop needs it."""
-
-    batch_tokens: int
-    max_outputs: int
-    num_cells: int
-
-    def decode(self, rows: Sequence[Row]) -> int:
-        """Computes a batch; 0 on success."""
-        ...
-
-    def logits(self, index: int) -> FloatRow:
-        """Logits of one of its rows."""
-        ...
 
 
 class DecodeLoop:
@@ -79,6 +66,7 @@ class DecodeLoop:
         self._is_closing = False
         self._queue = FairQueue()
         self._live: dict[Task, None] = {}
+        self._fresh: dict[GenerationJob, list[Writing]] = {}
         self._chores: deque[Chore] = deque()
         self._news: dict[GenerationJob, None] = {}
         self._order = 0
@@ -185,7 +173,8 @@ class DecodeLoop:
         self._expire()
         self._admit()
         self.cache.trim_idle()
-        has_worked = self._advance_chore()
+        has_worked = self._advance_chore() or bool(self._fresh)
+        self._write_first_tokens()
         runnable = [task for task in self._live if not task.is_held]
         if runnable:
             slices = self._planned(runnable)
@@ -194,8 +183,9 @@ class DecodeLoop:
                 has_worked = True
         if not any(job.waiting for job in self._queue.jobs):  # before readers learn of it, so that they see it done
             self.cache.trim_idle()
+        now = time.monotonic()
         for job in self._queue.jobs:
-            job.flush()
+            job.flush(now)
         self.counters.live_sequences = len(self._live)
         return has_worked
 
@@ -267,9 +257,7 @@ class DecodeLoop:
         self.counters.recomputed_tokens += self.cache.count_recomputed(task.tokens, cached, salt=job.salt)
         job.admitted(cached)
         if isinstance(task, Writing) and not task.num_pending:
-            assert isinstance(job, GenerationJob)
-            assert job.first_logits is not None
-            self._take_row(task, len(task.tokens) - 1, job.first_logits)
+            self._fresh.setdefault(task.writer, []).append(task)
         return True
 
     def _stop(self, task: Task, *, keep: bool = True) -> None:
@@ -317,18 +305,9 @@ class DecodeLoop:
         return self._make_room(slices)
 
     def _compute(self, slices: list[Slice]) -> None:
-        rows: list[Row] = []
-        outputs: list[tuple[Task, int, int]] = []
-        for part in slices:
-            lease = part.task.lease
-            assert lease is not None
-            for position in range(part.start, part.start + part.num_tokens):
-                is_wanted = part.task.wants(position)
-                if is_wanted:
-                    outputs.append((part.task, position, len(rows)))
-                rows.append(Row(part.task.tokens[position], position, lease.sequence, is_wanted))
+        batch = batch_of(slices)
         started = time.monotonic()
-        code = self.runner.decode(rows)
+        code = self.runner.decode(batch.rows)
         if code:
             self._fail_batch(slices, code)
             return
@@ -336,27 +315,54 @@ class DecodeLoop:
             assert part.task.lease is not None
             self.cache.extend(part.task.lease, part.task.tokens[part.start : part.start + part.num_tokens])
         tokens_before = self.counters.output_tokens
-        for task, position, index in outputs:
-            if task in self._live:
-                self._take_row(task, position, self.runner.logits(index))
+        if batch.outputs:
+            self._hand_out(batch.outputs, self.runner.logits(len(batch.outputs)))
         now = time.monotonic()
-        self._pace.note(len(rows), now - started)
+        self._pace.note(len(batch.rows), now - started)
         self.counters.step(now, now - started, self.counters.output_tokens - tokens_before)
 
-    def _take_row(self, task: Task, position: int, logits: FloatRow) -> None:
+    def _write_first_tokens(self) -> None:
+        """For samples that begin where their prompt ends, whose logits are at hand."""
+        fresh, self._fresh = self._fresh, {}
+        for job, samples in fresh.items():
+            assert job.first_logits is not None
+            self._write(samples, np.broadcast_to(job.first_logits, (len(samples), len(job.first_logits))))
+
+    def _hand_out(self, outputs: Sequence[Output], logits: FloatMatrix) -> None:
+        """Gives every row of logits to the task that wanted it at that position."""
+        samples: list[Writing] = []
+        rows: list[int] = []
+        for row, (task, position) in enumerate(outputs):
+            if isinstance(task, Writing):
+                samples.append(task)
+                rows.append(row)
+            elif task in self._live:
+                self._hand(task, task.take_row, position, logits[row])
+        if samples:
+            self._write(samples, logits if len(samples) == len(outputs) else logits[rows])
+
+    def _write(self, samples: Sequence[Writing], logits: FloatMatrix) -> None:
+        """The next token of each sample."""
+        for sample, choice in zip(samples, choose(samples, logits), strict=True):
+            if sample in self._live and self._hand(sample, sample.take, choice):
+                self.counters.output_tokens += 1
+
+    def _hand(self, task: Task, take: Callable[..., bool], *computed: object) -> bool:
+        """Lets a task take what was computed for it; False if it could not, which ends its job."""
         job = task.job
-        before = task.output_tokens if isinstance(task, Writing) else 0
         try:
-            is_done = task.take_row(position, logits)
+            is_done = take(*computed)
         except Exception as error:  # noqa: BLE001  a monitor may raise anything; it ends its own request only
             job.fail(error if isinstance(error, TtcError) else self._broken(error))
             self._retire(job)
-            return
-        if isinstance(task, Writing):
-            self.counters.output_tokens += task.output_tokens - before
-        if not is_done:
-            return
-        assert task.lease is not None
+            return False
+        if is_done:
+            self._end(task)
+        return True
+
+    def _end(self, task: Task) -> None:
+        """Takes off a task that is complete."""
+        job = task.job
         self._stop(task)
         if task is job.reading:
             job.is_read = True
@@ -391,10 +397,5 @@ class DecodeLoop:
 
     def _deliver(self) -> None:
         """Hands all news to the event loops."""
-        parcels = []
-        for job in self._news:
-            closing = job.closing
-            parcels.append(Parcel(job.stream, job.events, closing is not None, closing.error if closing else None))
-            job.events = []
+        dispatch([job.parcel() for job in self._news])
         self._news.clear()
-        dispatch(parcels)

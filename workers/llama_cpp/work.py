@@ -113,8 +113,8 @@ class Job:
     def fail(self, error: Exception) -> None:
         """Ends the job with an error."""
 
-    def flush(self) -> None:
-        """Sends what should not wait longer."""
+    def flush(self, now: float) -> None:
+        """Sends what should not wait longer; ``now`` is on the monotonic clock."""
 
 
 class Reading(Task):

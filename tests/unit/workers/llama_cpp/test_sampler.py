@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy import stats
 
 from orchestrator.sampling import Sampling
-from orchestrator.workers.llama_cpp.sampler import TokenSampler, log_normaliser, top_indices, top_tokens
+from orchestrator.workers.llama_cpp.sampler import FloatMatrix, draw, log_normaliser, top_indices, top_tokens
 
 
 def defined_probabilities(logits: npt.NDArray[np.float32], sampling: Sampling) -> npt.NDArray[np.float64]:
@@ -29,6 +31,15 @@ def defined_probabilities(logits: npt.NDArray[np.float32], sampling: Sampling) -
     return probabilities
 
 
+def repeated(logits: npt.NDArray[np.float32], rows: int) -> FloatMatrix:
+    return np.broadcast_to(logits, (rows, len(logits)))
+
+
+def drawn(logits: FloatMatrix, sampling: Sampling, *, seed: int) -> list[int]:
+    stream = random.Random(seed)
+    return draw(logits, sampling, [stream.random() for _ in logits]).tolist()
+
+
 CASES = [
     Sampling(temperature=1.0),
     Sampling(temperature=0.5),
@@ -45,9 +56,8 @@ def test_drawn_tokens_follow_the_defined_distribution(sampling: Sampling, vocabu
     """Chi-square over 4000 draws at level 1e-4 per case: with 18 cases a false alarm in 1 of 550 seeds; seeds fixed."""
     logits = np.random.default_rng(vocabulary).normal(0, 2.5, vocabulary).astype(np.float32)
     expected = defined_probabilities(logits, sampling)
-    sampler = TokenSampler(sampling, seed=11)
     draws = 4000
-    counts = np.bincount([sampler.pick(logits) for _ in range(draws)], minlength=vocabulary)
+    counts = np.bincount(drawn(repeated(logits, draws), sampling, seed=11), minlength=vocabulary)
     assert not counts[expected == 0].any(), "a token outside the truncation was drawn"
     is_common = expected * draws >= 5
     observed, wanted = list(counts[is_common]), list(expected[is_common] * draws)
@@ -62,35 +72,48 @@ def test_drawn_tokens_follow_the_defined_distribution(sampling: Sampling, vocabu
 def test_forbidden_tokens_are_never_drawn(sampling: Sampling) -> None:
     logits = np.full(1000, -np.inf, np.float32)
     logits[[3, 500, 998]] = [1.0, 0.5, 0.9]
-    sampler = TokenSampler(sampling, seed=5)
-    assert {sampler.pick(logits) for _ in range(300)} <= {3, 500, 998}
+    assert set(drawn(repeated(logits, 300), sampling, seed=5)) <= {3, 500, 998}
 
 
-def test_greedy_takes_the_likeliest_and_needs_no_randomness() -> None:
-    logits = np.random.default_rng(1).normal(size=500).astype(np.float32)
-    assert TokenSampler(Sampling(temperature=0), seed=1).pick(logits) == int(logits.argmax())
+def test_greedy_takes_the_likeliest() -> None:
+    logits = np.random.default_rng(1).normal(size=(5, 500)).astype(np.float32)
+    assert drawn(logits, Sampling(temperature=0), seed=1) == logits.argmax(axis=1).tolist()
 
 
-def test_equal_seeds_draw_equal_tokens_and_other_seeds_others() -> None:
-    logits = np.random.default_rng(2).normal(size=500).astype(np.float32)
+@pytest.mark.parametrize("temperature", [1e-3, 1e-38, 5e-324])
+def test_next_to_no_temperature_is_greedy(temperature: float) -> None:
+    logits = np.random.default_rng(1).normal(size=(20, 500)).astype(np.float32)
+    assert drawn(logits, Sampling(temperature=temperature), seed=1) == logits.argmax(axis=1).tolist()
 
-    def drawn(seed: int) -> list[int]:
-        sampler = TokenSampler(Sampling(temperature=1.0), seed=seed)
-        return [sampler.pick(logits) for _ in range(20)]
 
-    assert drawn(7) == drawn(7) != drawn(8)
+@pytest.mark.parametrize("vocabulary", [7, 128, 448, 1000, 40_000])
+@pytest.mark.parametrize("sampling", CASES, ids=str)
+def test_a_row_is_drawn_alone_as_among_others(sampling: Sampling, vocabulary: int) -> None:
+    logits = np.random.default_rng(6).normal(0, 2.5, (9, vocabulary)).astype(np.float32)
+    uniforms = np.random.default_rng(7).random(9).tolist()
+    together = draw(logits, sampling, uniforms).tolist()
+    alone = [int(draw(logits[row : row + 1], sampling, uniforms[row : row + 1])[0]) for row in range(9)]
+    assert together == alone
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-53])
+@pytest.mark.parametrize("sampling", CASES, ids=str)
+def test_the_ends_of_the_unit_interval_give_tokens_that_may_be_drawn(sampling: Sampling, uniform: float) -> None:
+    logits = np.full((1, 1000), -np.inf, np.float32)
+    logits[0, [130, 131, 700]] = [0.1, 3.0, 2.0]
+    assert draw(logits, sampling, [uniform])[0] in {130, 131, 700}
 
 
 @pytest.mark.parametrize("count", [1, 5, 40, 999, 1000, 2000])
 def test_top_indices_equal_a_full_sort(count: int) -> None:
-    logits = np.random.default_rng(3).permutation(1000).astype(np.float32)
-    assert top_indices(logits, count).tolist() == np.argsort(-logits)[:count].tolist()
+    logits = np.random.default_rng(3).permuted(np.arange(4000, dtype=np.float32).reshape(4, 1000), axis=1)
+    assert top_indices(logits, count).tolist() == np.argsort(-logits, axis=1)[:, :count].tolist()
 
 
 def test_log_probabilities_are_those_of_the_softmax() -> None:
     logits = np.random.default_rng(4).normal(0, 3, 2000).astype(np.float32)
     exact = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum())
-    found = top_tokens(logits, 17, 5)
+    _, found = top_tokens(np.stack([logits[::-1], logits]), [0, 17], 5)
     assert found.chosen == pytest.approx(exact[17], abs=1e-5)
     assert found.tokens == tuple(np.argsort(-exact)[:5])
     assert found.logprobs == pytest.approx(sorted(exact, reverse=True)[:5], abs=1e-5)
