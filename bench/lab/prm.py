@@ -141,7 +141,7 @@ def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list
 def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:
     """Trains on labels until the time is up."""
     device = options.device
-    model, facts = load(Path(options.weights), "large", device)
+    model, facts = load(Path(options.weights), options.start, device)
     packed, labels = pack(items)
     rows, targets = torch.from_numpy(packed).to(device), torch.from_numpy(labels).to(device)
     log.write(event="packed", rows=len(rows), tags=int((targets != -100).sum()), plus=int((targets == PLUS).sum()))
@@ -167,7 +167,12 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
                 step=step, loss=round(float(losses) / 100, 4), epochs=round(step * options.batch_rows / len(rows), 2)
             )
             losses = torch.zeros((), device=device)
-    known = {**facts, "prm_steps": step, "prm_s": round(time.time() - started, 1), "labelled": len(items)}
+    known = {
+        **facts,
+        "prm_steps": facts.get("prm_steps", 0) + step,
+        "prm_s": round(facts.get("prm_s", 0.0) + time.time() - started, 1),
+        "labelled": facts.get("labelled", 0) + len(items),
+    }
     save(model, Path(options.out) / "prm.pt", known)
     result = judged(model, held_out)
     log.write(event="judged", dev=result)
@@ -184,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--weights", required=True, help="folder with small and large, as train or export left them")
     parser.add_argument("--out", required=True)
+    parser.add_argument("--start", default="large", help="which of them is trained further: large, or prm to go on")
     parser.add_argument("--minutes", type=float, default=16.0, help="for everything")
     parser.add_argument("--label-minutes", type=float, default=7.0)
     parser.add_argument("--evaluation-s", type=float, default=30.0)
