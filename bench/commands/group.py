@@ -21,6 +21,7 @@ _COMMANDS = {
     "record": _Entry("orchestrator.bench.commands.record:record", "Record a pool of samples to replay strategies on."),
     "report": _Entry("orchestrator.bench.commands.report:report", "Tables and plots of what was measured."),
     "run": _Entry("orchestrator.bench.commands.run:run", "Measure the strategies of a suite."),
+    "score": _Entry("orchestrator.bench.commands.score:score", "Score the steps of a recorded pool."),
 }
 
 

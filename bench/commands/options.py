@@ -72,3 +72,22 @@ def whole_numbers(option: str, text: str | None) -> tuple[int, ...]:
     if len(set(numbers)) < len(numbers):
         raise InvalidRequest(f"--{option} {text!r} names a number twice", field=option, value=text)
     return numbers
+
+
+def named_scorers(scorers: Sequence[str]) -> dict[str, str]:
+    """Models by the names that their scores are to have, from words like ``prm=lab:prm``.
+
+    Raises:
+        InvalidRequest: One cannot be read, or names a scorer twice.
+    """
+    named: dict[str, str] = {}
+    for text in scorers:
+        name, sign, model = text.partition("=")
+        if not sign or not name.strip() or not model.strip():
+            raise InvalidRequest(
+                f"cannot read --scorer {text!r}; write for instance prm=lab:prm", field="scorer", value=text
+            )
+        if name in named:
+            raise InvalidRequest(f"--scorer names {name!r} twice", field="scorer", value=text)
+        named[name] = model
+    return named

@@ -14,13 +14,12 @@ import click
 from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.options import json_option
 from orchestrator.api.terminal.pulling import pull_missing
-from orchestrator.bench.commands.options import data_option
+from orchestrator.bench.commands.options import data_option, named_scorers
 from orchestrator.bench.commands.progress import Standing, showing_progress
 from orchestrator.bench.runs.scenarios import with_data
 from orchestrator.bench.tasks.task import Split
 from orchestrator.config import Settings, read_settings
 from orchestrator.engine import Engine
-from orchestrator.errors import InvalidRequest
 from orchestrator.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ def record(
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     settings = read_settings()
-    judges = _named(scorers)
+    judges = named_scorers(scorers)
     folder = None if data is None else Path(data)
     asked: ProblemSet = open_set(with_data(problem_set, folder), count=count, seed=problem_seed, split=split)
     if max_sample_tokens is not None:
@@ -111,21 +110,6 @@ def record(
         return
     click.echo(_told(progress), err=True)
     click.echo(progress.path)
-
-
-def _named(scorers: Sequence[str]) -> dict[str, str]:
-    """Models by the names that their scores are to have."""
-    named: dict[str, str] = {}
-    for text in scorers:
-        name, sign, model = text.partition("=")
-        if not sign or not name.strip() or not model.strip():
-            raise InvalidRequest(
-                f"cannot read --scorer {text!r}; write for instance prm=lab:prm", field="scorer", value=text
-            )
-        if name in named:
-            raise InvalidRequest(f"--scorer names {name!r} twice", field="scorer", value=text)
-        named[name] = model
-    return named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

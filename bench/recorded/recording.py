@@ -14,6 +14,7 @@ from orchestrator.asking import conversation  # what `Orchestrator.solve` shows 
 from orchestrator.bench.problems import Problem, ProblemSet
 from orchestrator.bench.recorded.pool import Header, PoolProblem, PoolSample, PoolWriter, RecordedModel, StepScores
 from orchestrator.bench.recorded.sample import SampleRecord, TokenLengths
+from orchestrator.bench.recorded.scoring import Scorers, first_of
 from orchestrator.bench.report import machine
 from orchestrator.engine import (
     Engine,
@@ -21,15 +22,12 @@ from orchestrator.engine import (
     Message,
     Prefilled,
     Prompt,
-    RewardsSteps,
     SampleSpec,
     check_capabilities,
-    require,
 )
 from orchestrator.equipment import Equipment
 from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest
 from orchestrator.sampling import Sampling, derived_seed
-from orchestrator.verifiers.process_reward import split_steps
 
 _MAX_ATTEMPTS = 3
 _FIRST_PAUSE_S = 1.0
@@ -107,7 +105,7 @@ async def record(
     for name, value in (("num_samples", num_samples), ("concurrency", concurrency)):
         if value < 1:
             raise InvalidRequest(f"{name}={value} should be at least 1", field=name, value=value)
-    judges = {name: _judge(scorer) for name, scorer in (scorers or {}).items()}
+    judges = Scorers(scorers or {})
     facts = machine()
     header = Header(
         set=problem_set.name,
@@ -118,7 +116,7 @@ async def record(
         seed=seed,
         num_samples=num_samples,
         has_logprobs=want_logprobs,
-        scorers={name: RecordedModel.of(scorer.describe()) for name, scorer in (scorers or {}).items()},
+        scorers=judges.models,
         machine=facts,
         created=facts["date"],
     )
@@ -139,10 +137,6 @@ async def record(
     return recording.progress(writer.finished)
 
 
-def _judge(scorer: Engine) -> RewardsSteps:
-    return require(scorer, RewardsSteps)  # type: ignore[type-abstract]  # a protocol is the point
-
-
 @dataclass(slots=True)
 class _Recording:
     """A recording under way."""
@@ -151,7 +145,7 @@ class _Recording:
     problem_set: ProblemSet
     writer: PoolWriter
     reader: AnswerReader
-    judges: Mapping[str, RewardsSteps]
+    scorers: Scorers
     on_progress: Callable[[Progress], None] | None
     _done: Progress = field(init=False)
     _started_at: float = field(init=False)
@@ -177,7 +171,7 @@ class _Recording:
                 for _ in range(concurrency):
                     tasks.create_task(self._work(waiting))
         except* Exception as group:  # noqa: BLE001  # the first one that went wrong, without the group around it
-            raise _first(group) from None
+            raise first_of(group) from None
 
     async def _work(self, waiting: Iterator[Problem]) -> None:
         for problem in waiting:
@@ -206,7 +200,7 @@ class _Recording:
             raise InvalidRequest(message, field="problem", value=problem.id) from None
         answers = [self.reader.extract(record.text) if record.is_final else None for record in records]
         correct = await asyncio.to_thread(self._checked, problem, answers)
-        scores = await self._scored(Prompt(messages), [record.text for record in records])
+        scores = await self.scorers.scored(Prompt(messages), [record.text for record in records])
         return PoolProblem(
             id=problem.id,
             text=problem.text,
@@ -277,32 +271,3 @@ class _Recording:
 
     def _checked(self, problem: Problem, answers: Sequence[str | None]) -> dict[str | None, bool]:
         return {answer: self.problem_set.is_correct(problem, answer) for answer in set(answers)}
-
-    async def _scored(self, prompt: Prompt, texts: Sequence[str]) -> dict[str, dict[str, StepScores]]:
-        """The scores of each different text, by scorer."""
-        wanted = [(text, name) for text in dict.fromkeys(texts) for name in self.judges]
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(self._score(name, prompt, text)) for text, name in wanted]
-        scores: dict[str, dict[str, StepScores]] = {text: {} for text in texts}
-        for (text, name), task in zip(wanted, running, strict=True):
-            if (found := task.result()) is not None:
-                scores[text][name] = found
-        return scores
-
-    async def _score(self, name: str, prompt: Prompt, text: str) -> StepScores | None:
-        steps = split_steps(text)
-        if not steps:
-            return None
-        try:
-            found = await self.judges[name].reward_steps(prompt, steps)
-        except ContextOverflow:
-            return None
-        return StepScores(found.rewards, found.prompt_tokens)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of the errors that are in a group, at whatever depth."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
