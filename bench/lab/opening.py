@@ -9,8 +9,9 @@ from orchestrator.config import Settings
 from orchestrator.engine import Engine
 from orchestrator.errors import UnknownName
 
-_DEFAULTS: dict[str, Any] = {"num_threads": 1, "context_cells": 16384, "max_sequences": 64}  # Any: numbers and flags
-"""These models are so small that a second thread waits more than it works."""
+_DEFAULTS: dict[str, Any] = {"num_threads": 1, "context_cells": 16384, "max_sequences": 16}  # Any: numbers and flags
+"""These models are so small that a second thread waits more than it works, and that what sequences beyond 16 gain in
+batching they lose in attention: a step looks at the cells of all of them, its own or masked."""
 
 
 async def open_lab(target: str, settings: Settings) -> Engine:
