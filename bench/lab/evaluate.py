@@ -29,8 +29,8 @@ from orchestrator.verifiers.process_reward import split_steps
 from orchestrator.workers.llama_cpp import open_engine
 
 _MAX_TOKENS = 128
-_PARALLEL_SEQUENCES = 64
-_PARALLEL_PROBLEMS = 4
+_PARALLEL_SEQUENCES = 16
+_PARALLEL_PROBLEMS = 2
 
 
 @dataclass(frozen=True, slots=True)
