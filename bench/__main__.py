@@ -121,6 +121,7 @@ def main() -> int:
     """Runs the suites and writes the page; 1 if a suite failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--publish", action="store_true", help="full length, into docs/benchmarks")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these suites")
     parser.add_argument("--only-page", action="store_true", help="run nothing, put the page together")
     options = parser.parse_args()
     if not PUBLISHED.is_dir():
@@ -128,7 +129,8 @@ def main() -> int:
     failed: list[str] = []
     if not options.only_page:
         shutil.rmtree(ROWS, ignore_errors=True)
-        failed = [suite.name for suite in suites() if run(suite, is_published=options.publish)]
+        chosen = [suite for suite in suites() if not options.only or suite.name in options.only]
+        failed = [suite.name for suite in chosen if run(suite, is_published=options.publish)]
     for folder in (SMOKE, PUBLISHED):
         if folder.is_dir():
             (folder / "README.md").write_text(assemble(folder), encoding="utf-8")
