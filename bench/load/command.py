@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import math
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from orchestrator.bench.load.exchange import Exchange
+from orchestrator.bench.load.interruption import Interruption
 from orchestrator.bench.load.plan import DEFAULT_DURATION_S, Plan, PlanOptions, made_plan
 from orchestrator.bench.load.slo import Slo
 from orchestrator.clock import SystemClock
@@ -38,13 +37,6 @@ class _FiniteRange(click.FloatRange):
 
 
 _POSITIVE = _FiniteRange(min=0, min_open=True)
-
-
-@dataclass(slots=True)
-class _Interruption:
-    """The first signal that came, if any."""
-
-    signal_number: int | None = None
 
 
 @click.command()
@@ -128,23 +120,26 @@ def load(
     plan = made_plan(PlanOptions(**plan_options))
     _allow_open_files(min(max_in_flight, len(plan.arrivals)))
 
-    result, exchanges, exit_code = asyncio.run(
-        _run(
-            plan,
-            url,
-            model,
-            objectives,
-            extra_body=body,
-            timeout_s=timeout,
-            max_in_flight=max_in_flight,
-            window_s=window,
-            is_quiet=quiet,
+    interruption = Interruption()
+    with interruption.caught():
+        result, exchanges = asyncio.run(
+            _run(
+                plan,
+                url,
+                model,
+                objectives,
+                interruption,
+                extra_body=body,
+                timeout_s=timeout,
+                max_in_flight=max_in_flight,
+                window_s=window,
+                is_quiet=quiet,
+            )
         )
-    )
-    _tell(result, exchanges, folder, as_json=as_json)
-    if exit_code is None and not result["figures"]["counts"]["completed"]:
-        return _ALL_FAILED
-    return exit_code or 0
+        _tell(result, exchanges, folder, as_json=as_json)
+    if result["is_stopped"]:
+        return 128 + (interruption.signal_number or 0)
+    return 0 if result["figures"]["counts"]["completed"] else _ALL_FAILED
 
 
 async def _run(
@@ -152,14 +147,15 @@ async def _run(
     url: str,
     model: str | None,
     slo: Slo,
+    interruption: Interruption,
     *,
     extra_body: _Json,
     timeout_s: float,
     max_in_flight: int,
     window_s: float | None,
     is_quiet: bool,
-) -> tuple[_Json, Sequence[Exchange], int | None]:
-    """The figures, the requests, and the exit code if a signal stopped the run."""
+) -> tuple[_Json, Sequence[Exchange]]:
+    """The figures, and the requests."""
     from orchestrator.bench.load.client import open_target
     from orchestrator.bench.load.measures import Run, measured
     from orchestrator.bench.load.open_loop import OpenLoop
@@ -171,9 +167,10 @@ async def _run(
     loop = OpenLoop(target, plan.prompts, clock=SystemClock(), timeout_s=timeout_s, max_in_flight=max_in_flight)
     cpu_s = time.process_time()
     try:
-        with _stopping(loop.stop) as interruption:
-            async with showing(loop, len(plan.arrivals), is_quiet=is_quiet):
-                await loop.run(plan.arrivals)
+        interruption.stop = partial(asyncio.get_running_loop().call_soon_threadsafe, loop.stop)
+        async with showing(loop, len(plan.arrivals), is_quiet=is_quiet):
+            await loop.run(plan.arrivals)
+        interruption.stop = bool  # nothing is left to stop
     finally:
         await target.aclose()
     run = Run(plan.arrivals, loop.exchanges, loop.duration_s, time.process_time() - cpu_s)
@@ -183,8 +180,7 @@ async def _run(
         "figures": measured(run, slo=slo, window_s=window_s),
         "machine": facts,
     }
-    number = interruption.signal_number
-    return result, loop.exchanges, None if number is None else 128 + number
+    return result, loop.exchanges
 
 
 def _tell(result: _Json, exchanges: Sequence[Exchange], folder: Path | None, *, as_json: bool) -> None:
@@ -202,34 +198,6 @@ def _tell(result: _Json, exchanges: Sequence[Exchange], folder: Path | None, *, 
     except MissingDependency as error:
         print(f"no plot: {error}", file=sys.stderr)
     print(f"wrote {folder}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[_Interruption]:
-    """Calls ``stop`` on the first SIGINT or SIGTERM; a second one does what it does by default."""
-    interruption = _Interruption()
-    loop = asyncio.get_running_loop()
-    handled: list[signal.Signals] = []
-
-    def handle(number: int) -> None:
-        interruption.signal_number = number
-        release()
-        with contextlib.suppress(OSError):
-            print("\nstopping; figures are of what was seen until now", file=sys.stderr, flush=True)
-        stop()
-
-    def release() -> None:
-        while handled:
-            loop.remove_signal_handler(handled.pop())
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not on this platform or thread
-            loop.add_signal_handler(number, handle, number)
-            handled.append(number)
-    try:
-        yield interruption
-    finally:
-        release()
 
 
 def _parsed_body(text: str | None) -> _Json:
