@@ -78,7 +78,9 @@ async def test_what_the_budget_does_not_allow_is_not_judged_and_the_majority_sta
 
 
 async def test_a_model_that_is_no_reward_model_is_named() -> None:
-    async with Orchestrator(ScriptedEngine([RIGHT]), roles={"verifier": ScriptedEngine(babble(), name="chatty")}) as ttc:
+    async with Orchestrator(
+        ScriptedEngine([RIGHT]), roles={"verifier": ScriptedEngine(babble(), name="chatty")}
+    ) as ttc:
         with pytest.raises(TtcError) as caught:
             await ttc.solve("2+2 times 3?", policy="best_of_n", params={"n": 2}, verifier="process_reward")
     assert "chatty" in str(caught.value)
