@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from orchestrator.bench.recorded.pool import Pool, read_pool
-from orchestrator.bench.recorded.engine import PoolEngine
 from orchestrator.bench.problems import Problem
+from orchestrator.bench.recorded.engine import PoolEngine
+from orchestrator.bench.recorded.pool import Pool, read_pool
 from orchestrator.bench.recorded.recording import record
 from orchestrator.engine import Engine, Message
 from orchestrator.errors import InvalidRequest
