@@ -94,7 +94,9 @@ def run(suite: Suite, *, is_published: bool) -> int:
     limit_s = PUBLISH_LIMIT_S if is_published else SMOKE_LIMIT_S
     print(f"--- {suite.name}", flush=True)
     try:
-        return subprocess.run([sys.executable, "-m", suite.module, *words], check=False, timeout=limit_s).returncode  # noqa: S603  # our own modules
+        return subprocess.run(
+            [sys.executable, "-P", "-m", suite.module, *words], check=False, timeout=limit_s
+        ).returncode  # noqa: S603  # our own modules
     except subprocess.TimeoutExpired:
         print(f"{suite.name} took more than {limit_s} s", file=sys.stderr)
         return 1
