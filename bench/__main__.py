@@ -94,9 +94,8 @@ def run(suite: Suite, *, is_published: bool) -> int:
     limit_s = PUBLISH_LIMIT_S if is_published else SMOKE_LIMIT_S
     print(f"--- {suite.name}", flush=True)
     try:
-        return subprocess.run(
-            [sys.executable, "-P", "-m", suite.module, *words], check=False, timeout=limit_s
-        ).returncode  # noqa: S603  # our own modules
+        command = [sys.executable, "-P", "-m", suite.module, *words]
+        return subprocess.run(command, check=False, timeout=limit_s).returncode  # noqa: S603  # our own modules
     except subprocess.TimeoutExpired:
         print(f"{suite.name} took more than {limit_s} s", file=sys.stderr)
         return 1
