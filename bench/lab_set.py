@@ -41,6 +41,15 @@ class LabSet:
         return answer is not None and self.task.is_correct(problem.text, answer)
 
 
+def lab_checker(name: str) -> LabSet | None:
+    """A set without problems that checks the answers of one named ``expression@6``, say; None for other names."""
+    task_name, sign, complexity = name.partition("@")
+    task = TASKS.get(task_name)
+    if task is None or not sign or not complexity.isdecimal():
+        return None
+    return LabSet(task=task, complexity=int(complexity), problems=())
+
+
 def open_lab_set(
     task_name: str, complexity: int | None = None, *, count: int | None = None, seed: int = 0, split: Split = "test"
 ) -> LabSet:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.bench.lab_set import lab_checker
 from orchestrator.bench.problems import Problem, ProblemSet
 from orchestrator.bench.runs.suite import Strategy, Suite
 from orchestrator.bench.runs.suite_file import ModelNames, SetEntry
@@ -155,7 +156,7 @@ class _Opener:
             models["verifier"] = self._model(verifier)
         elif scorers:
             models["verifier"] = PoolScorer(pool, verifier or scorers[0])
-        problem_set = PoolSet(pool, real)
+        problem_set = PoolSet(pool, real or lab_checker(pool.header.set))
         return Scenario(
             problem_set=problem_set,
             problems=self._first(problem_set, entry),
