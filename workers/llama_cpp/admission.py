@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from orchestrator.workers.llama_cpp.pace import Pace
 from orchestrator.workers.llama_cpp.work import Job, Reading, Task
 
 _SHARED_TOKENS_WORTH_WAITING = 32
@@ -79,28 +80,31 @@ class Slice(NamedTuple):
     num_tokens: int
 
 
-def plan_batch(tasks: Sequence[Task], *, prefill_tokens: int, batch_tokens: int, max_outputs: int) -> list[Slice]:
-    """One token for every task that is writing; what remains is shared evenly among those that read.
+def plan_batch(tasks: Sequence[Task], *, pace: Pace, max_outputs: int) -> list[Slice]:
+    """One token for every task that is writing; what the pace leaves room for is shared evenly among those that read.
 
     Args:
         tasks: Live tasks with something to compute.
-        prefill_tokens: Most tokens to read in this batch.
-        batch_tokens: Most tokens in it at all.
+        pace: How many tokens a batch may have, and how many it may read.
         max_outputs: Most rows of logits.
     """
     slices: list[Slice] = []
-    readers: list[Task] = []
+    readers: list[tuple[Task, int]] = []
     for task in tasks:
-        if task.num_pending == 1:
+        num_pending = task.num_pending
+        if num_pending == 1:
             slices.append(Slice(task, len(task.tokens) - 1, 1))
         else:
-            readers.append(task)
-    room = min(prefill_tokens, batch_tokens - len(slices))
+            readers.append((task, num_pending))
+    if not readers:
+        return slices
+    most = pace.prefill_tokens(sum(num_pending for _, num_pending in readers), is_writing=bool(slices))
+    room = min(most, pace.batch_tokens - len(slices))
     outputs_left = max_outputs - len(slices)
-    readers.sort(key=lambda task: (task.job.priority, task.num_pending))
-    for position, task in enumerate(readers):
-        start = len(task.tokens) - task.num_pending
-        count = min(task.num_pending, max(room // (len(readers) - position), 1), room)
+    readers.sort(key=lambda reader: (reader[0].job.priority, reader[1]))
+    for position, (task, num_pending) in enumerate(readers):
+        start = len(task.tokens) - num_pending
+        count = min(num_pending, max(room // (len(readers) - position), 1), room)
         quiet = max(task.first_output - start, 0)
         count = min(count, quiet + outputs_left)
         if count <= 0:

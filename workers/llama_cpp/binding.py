@@ -25,7 +25,11 @@ MAX_SEQUENCES = 256
 _GGML_LOG_LEVEL_ERROR = 4
 _GGML_LOG_LEVEL_CONTINUED = 5
 _FLASH_ATTENTION_AUTO = -1
+_FLASH_ATTENTION_OFF = 0
 _FLASH_ATTENTION_ON = 1
+_FLASH_HEAD_WIDTH = 64
+"""Narrower heads do not fill the vectors of flash attention on a CPU with AVX-512 and are computed number by number;
+plain attention, which multiplies matrices, is faster there, though it computes masked cells too."""
 _POOLING_NONE = 0
 
 FloatRow = npt.NDArray[np.float32]
@@ -115,6 +119,15 @@ class ModelHandle:
         length = self.api.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
         return None if length < 0 else buffer.value.decode("utf-8", "replace")
 
+    @property
+    def head_width(self) -> int:
+        """Numbers in a key of one attention head."""
+        architecture = self.metadata("general.architecture") or ""
+        stated = self.metadata(f"{architecture}.attention.key_length")
+        if stated is not None:
+            return int(stated)
+        return int(self.api.llama_model_n_embd(self.pointer)) // int(self.api.llama_model_n_head(self.pointer))
+
     def chat_template(self) -> str | None:
         """The Jinja source of the model's chat template."""
         source = self.api.llama_model_chat_template(self.pointer, None)
@@ -199,7 +212,8 @@ class ContextHandle:
         params.embeddings = is_embedding
         params.pooling_type = _POOLING_NONE
         self.pointer = None
-        for flash_attention in (_FLASH_ATTENTION_ON, _FLASH_ATTENTION_AUTO):  # on: it skips cells of other sequences
+        is_flash = model.head_width >= _FLASH_HEAD_WIDTH  # it skips cells of other sequences
+        for flash_attention in (_FLASH_ATTENTION_ON if is_flash else _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_AUTO):
             params.flash_attn_type = flash_attention
             self.pointer = self.api.llama_init_from_model(model.pointer, params)
             if self.pointer:

@@ -109,7 +109,7 @@ class Writing(Task):
 
     def flush(self, now: float) -> None:
         """Sends a delta if one is due: the first token at once, then every 16 tokens or 50 ms."""
-        if self._unsent and (self._unsent >= _DELTA_TOKENS or now - self._sent_at >= _DELTA_S or self.is_held):
+        if self._unsent >= _DELTA_TOKENS or (self._unsent and now - self._sent_at >= _DELTA_S):
             self._send(now)
 
     def _send(self, now: float) -> None:

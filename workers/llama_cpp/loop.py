@@ -177,7 +177,7 @@ class DecodeLoop:
         self._write_first_tokens()
         runnable = [task for task in self._live if not task.is_held]
         if runnable:
-            slices = self._planned(runnable)
+            slices = self._make_room(plan_batch(runnable, pace=self._pace, max_outputs=self.runner.max_outputs))
             if slices:
                 self._compute(slices)
                 has_worked = True
@@ -243,7 +243,7 @@ class DecodeLoop:
         task.lease = lease
         needed = task.num_pending + min(task.tokens_ahead, _HEADROOM_TOKENS)
         reserved = sum(other.num_pending + min(other.tokens_ahead, _HEADROOM_TOKENS) for other in self._live)
-        if self._live and self.cache.available_cells() < needed + reserved:
+        if self._live and not self.cache.could_hold(needed + reserved):
             task.lease = None
             self.cache.close(lease)
             return False
@@ -292,17 +292,6 @@ class DecodeLoop:
         self._queue.remove(job)
 
     # Computing.
-
-    def _planned(self, runnable: list[Task]) -> list[Slice]:
-        pending = [task.num_pending for task in runnable]
-        to_read = sum(count for count in pending if count > 1)
-        slices = plan_batch(
-            runnable,
-            prefill_tokens=self._pace.prefill_tokens(to_read, is_writing=1 in pending),
-            batch_tokens=self.runner.batch_tokens,
-            max_outputs=self.runner.max_outputs,
-        )
-        return self._make_room(slices)
 
     def _compute(self, slices: list[Slice]) -> None:
         batch = batch_of(slices)

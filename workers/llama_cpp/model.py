@@ -108,17 +108,16 @@ class Model:
             self.handle.chat_template(), bos_text=self.vocabulary.bos_text, eos_text=self.vocabulary.eos_text
         )
         self.trained_context: int = self.handle.api.llama_model_n_ctx_train(self.handle.pointer)
+        self.num_parameters: int = self.handle.api.llama_model_n_params(self.handle.pointer)
 
     def cost(self, prices: TokenPrices) -> ModelCost:
         """What the cost models need, from the GGUF header."""
         api, pointer = self.handle.api, self.handle.pointer
         heads, kv_heads = api.llama_model_n_head(pointer), api.llama_model_n_head_kv(pointer)
-        architecture = self.handle.metadata("general.architecture") or ""
-        key_length = self.handle.metadata(f"{architecture}.attention.key_length")
-        head_width = int(key_length) if key_length else api.llama_model_n_embd(pointer) // heads
+        head_width = self.handle.head_width
         layers = api.llama_model_n_layer(pointer)
         return ModelCost(
-            parameters=api.llama_model_n_params(pointer),
+            parameters=self.num_parameters,
             attention_width=heads * head_width * layers,
             kv_width=kv_heads * head_width * layers,
             prices=prices,

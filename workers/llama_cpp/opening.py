@@ -14,6 +14,9 @@ from orchestrator.workers.llama_cpp.model import Model
 DEFAULT_CELLS = 8192
 """KV cells when the caller names no number: 100 to 200 MB for models of up to 0.5 billion parameters."""
 
+_PARAMETERS_PER_IDLE_CELL = 4096
+"""At least so many parameters for each idle cell: reading its token again costs in proportion to them, while stepping
+over it costs about the same in every model."""
 _BATCH_TOKENS = 512
 _SCORED_ROWS = 32
 """Rows of logits kept free for scoring, beside one for each sequence."""
@@ -40,8 +43,9 @@ async def open_engine(
         num_threads: Threads of one decode step; all cores but one by default.
         context_cells: Size of the KV cache in tokens, shared by all sequences; also the longest context.
         max_sequences: Sequences that are live or cached at once, at most 256. Wider requests run in waves.
-        idle_cells: Most cells that may stay cached for no live request or tree; a quarter of them all by default.
-            Every thousand of them slow a step by about 0.6 ms on a small model, though they are masked.
+        idle_cells: Most cells that may stay cached for no live request or tree; by default a quarter of them all, and
+            fewer for a model so small that reading a prompt again costs less. Every thousand of them slow a step by
+            about 0.6 ms on a small model, though they are masked.
         num_gpu_layers: Layers to keep on the GPU; -1 for all.
         is_deterministic: Same request, same bytes, whatever else was asked before: one sequence at a time, chunks of
             fixed size, nothing cached between requests. Costs the whole gain of batching and of the prefix cache.
@@ -55,13 +59,14 @@ async def open_engine(
     require_range("max_sequences", max_sequences, 1, MAX_SEQUENCES)
     cells = DEFAULT_CELLS if context_cells is None else context_cells
     require_range("context_cells", cells, 16, 2**24)
-    idle = cells // 4 if idle_cells is None else idle_cells
-    require_range("idle_cells", idle, 0, cells)
+    if idle_cells is not None:
+        require_range("idle_cells", idle_cells, 0, cells)
     threads = max((os.cpu_count() or 1) - 1, 1) if num_threads is None else num_threads
     require_range("num_threads", threads, 1, 1024)
 
     def load() -> LlamaCppEngine:
         model = Model(Path(model_path), num_gpu_layers=num_gpu_layers)
+        idle = min(cells // 4, model.num_parameters // _PARAMETERS_PER_IDLE_CELL) if idle_cells is None else idle_cells
         try:
             context = ContextHandle(
                 model.handle,

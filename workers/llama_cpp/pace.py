@@ -24,7 +24,7 @@ class Pace:
     """
 
     def __init__(self, batch_tokens: int, *, is_fixed: bool) -> None:
-        self._batch_tokens = batch_tokens
+        self.batch_tokens = batch_tokens
         self._is_fixed = is_fixed
         self._row_s = 0.005
 
@@ -43,10 +43,10 @@ class Pace:
             is_writing: Whether samples wait for the batch to end.
         """
         if self._is_fixed:
-            return self._batch_tokens
+            return self.batch_tokens
         if is_writing:
-            return min(self._batch_tokens, max(int(_BUSY_STEP_S / self._row_s), _SMALLEST_CHUNK))
+            return min(self.batch_tokens, max(int(_BUSY_STEP_S / self._row_s), _SMALLEST_CHUNK))
         efficient = min(int(_EFFICIENT_STEP_S / self._row_s), _EFFICIENT_CHUNK)
-        most = min(self._batch_tokens, max(int(_READING_STEP_S / self._row_s), efficient, _SMALLEST_CHUNK))
+        most = min(self.batch_tokens, max(int(_READING_STEP_S / self._row_s), efficient, _SMALLEST_CHUNK))
         num_chunks = -(-pending // most)
         return -(-pending // num_chunks) if num_chunks > 1 else most

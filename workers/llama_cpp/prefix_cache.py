@@ -118,11 +118,13 @@ class PrefixCache:
         """Trees that have pinned prefixes."""
         return frozenset(self._tree_nodes)
 
-    def available_cells(self) -> int:
-        """Free cells and those that eviction could free now."""
+    def could_hold(self, num_cells: int) -> bool:
+        """Whether so many cells are free, or eviction could free them now."""
+        if num_cells <= self.free_cells:
+            return True
         locked = sum(len(node.tokens) for node in self._nodes() if node.locks)
         own = sum(lease.own_tokens for lease in self._leases)
-        return self._num_cells - locked - own
+        return num_cells <= self._num_cells - locked - own
 
     def match(self, tokens: Sequence[int], *, salt: str = "") -> int:
         """Length of the longest cached prefix; changes nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.workers.llama_cpp.admission import FairQueue, plan_batch, should_wait_for
+from orchestrator.workers.llama_cpp.pace import Pace
 from orchestrator.workers.llama_cpp.work import Job, Reading, Scoring
 
 
@@ -49,7 +50,7 @@ def test_a_prompt_waits_for_another_that_it_can_share() -> None:
 def test_a_batch_has_one_token_for_every_writer_and_shares_the_rest_among_readers() -> None:
     owner = job("a", num_tasks=0)
     writer, short, long = (Reading(owner, list(range(count))) for count in (1, 10, 1000))
-    slices = plan_batch([long, writer, short], prefill_tokens=100, batch_tokens=512, max_outputs=8)
+    slices = plan_batch([long, writer, short], pace=Pace(101, is_fixed=True), max_outputs=8)
     assert [(part.task, part.start, part.num_tokens) for part in slices] == [
         (writer, 0, 1),
         (short, 0, 10),
@@ -60,5 +61,5 @@ def test_a_batch_has_one_token_for_every_writer_and_shares_the_rest_among_reader
 def test_a_batch_never_asks_for_more_rows_of_logits_than_there_is_room_for() -> None:
     owner = job("a", num_tasks=0)
     scoring = Scoring(owner, [1, 2, 3], [4] * 100)
-    (part,) = plan_batch([scoring], prefill_tokens=512, batch_tokens=512, max_outputs=10)
+    (part,) = plan_batch([scoring], pace=Pace(512, is_fixed=True), max_outputs=10)
     assert part.num_tokens == 2 + 10
