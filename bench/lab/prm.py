@@ -2,15 +2,18 @@
 
 ``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 16``: ``FOLDER`` holds ``small.pt`` and
 ``large.pt`` as `train` left them; solutions of both are labelled by rollouts of the larger one, which is then trained
-further, on the labels, and judged on fresh dev problems. Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``.
+further, on the labels, and judged on dev problems. Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``; labels are kept in
+``OUT`` too, and used by the next run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
 from orchestrator.bench.lab.tokenizer import BOS, MINUS, PAD, PLUS, STEP_END, TAG, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate, step_of
-from orchestrator.bench.tasks import TASKS
+from orchestrator.bench.tasks import TASKS, Split
 
 ROW_TOKENS = 192
 """Longer than the generators' rows: there is a tag for every step."""
@@ -115,27 +118,42 @@ def judged(model: Llama, items: Sequence[Labelled]) -> dict[str, Any]:  # Any: J
 
 
 def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list[Labelled]]:
-    """Labelled solutions of train and of dev problems, as many as the time for labels allows."""
+    """Labelled solutions of train and of dev problems: those kept in ``--out``, and as many more as the time allows."""
     folder, device = Path(options.weights), options.device
+    kept = {split: Path(options.out) / f"labels-{split}.jsonl" for split in ("train", "dev")}
+    found = {split: read_labels(path) for split, path in kept.items()}
     writers = [load(folder, name, device)[0].eval() for name in ("small", "large")]
     roller = writers[1]
     started, number = time.time(), 0
-    held_out: list[Labelled] = []
-    items: list[Labelled] = []
-    while not items or time.time() - started < 60 * options.label_minutes:
-        is_held_out = number < 2  # the first batch of either writer
+    while not found["train"] or time.time() - started < 60 * options.label_minutes:
+        split: Split = "train" if len(found["dev"]) >= options.chunk // 2 else "dev"
         batch = labelled(
             writers[number % 2],
             roller,
-            count=options.chunk // 4 if is_held_out else options.chunk,
-            split="dev" if is_held_out else "train",
+            count=options.chunk if split == "train" else options.chunk // 4,
+            split=split,
             num_rollouts=options.rollouts,
-            seed=options.seed * 10_000 + number,
+            seed=random.Random(f"{options.seed}/{len(found['train'])}/{len(found['dev'])}").randrange(2**31),
         )
-        (held_out if is_held_out else items).extend(batch)
+        found[split] += batch
+        write_labels(kept[split], batch)
         number += 1
-        log.write(event="labelled", train=len(items), dev=len(held_out))
-    return items, held_out
+        log.write(event="labelled", train=len(found["train"]), dev=len(found["dev"]))
+    return found["train"], found["dev"]
+
+
+def read_labels(path: Path) -> list[Labelled]:
+    """Labelled solutions of a file; none if there is no file."""
+    if not path.exists():
+        return []
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [Labelled(**{**line, "steps": tuple(line["steps"])}) for line in lines]
+
+
+def write_labels(path: Path, items: Sequence[Labelled]) -> None:
+    """Adds labelled solutions to a file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(item)) + "\n" for item in items)
 
 
 def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:

@@ -49,3 +49,15 @@ def test_labels_of_a_model_that_knows_nothing_are_all_bad() -> None:
     made = rough_model()
     for item in labelled(made, made, count=3, split="train", num_rollouts=1, seed=1):
         assert item.num_good == 0
+
+
+def test_labels_are_kept_and_read_again(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    items = [
+        Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3", "The final answer is \\boxed{3}"), 2),
+        Labelled("expression", 1, "Evaluate mod 61: 1+3", ("1+3=5",), 0),
+    ]
+    path = tmp_path / "labels-train.jsonl"
+    assert prm.read_labels(path) == []
+    prm.write_labels(path, items[:1])
+    prm.write_labels(path, items[1:])
+    assert prm.read_labels(path) == items
