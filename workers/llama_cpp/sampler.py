@@ -56,14 +56,15 @@ def draw(logits: FloatMatrix, sampling: Sampling, uniforms: Sequence[float]) -> 
 
 def top_indices(logits: FloatMatrix, count: int) -> IntMatrix:
     """Ids [rows, count] of each row's likeliest tokens, best first (fewer if the vocabulary is smaller)."""
+    rows = _rows(logits)
     tokens = _tokens_of_top_blocks(logits, count)
-    values = logits if tokens is None else np.take_along_axis(logits, tokens, axis=1)
+    values = logits if tokens is None else logits[rows, tokens]
     if count < values.shape[1]:
         best = np.argpartition(values, -count, axis=1)[:, -count:]
-        tokens = best if tokens is None else np.take_along_axis(tokens, best, axis=1)
-        values = np.take_along_axis(values, best, axis=1)
+        tokens = best if tokens is None else tokens[rows, best]
+        values = values[rows, best]
     order = np.argsort(-values, axis=1, kind="stable")
-    return order if tokens is None else np.take_along_axis(tokens, order, axis=1)
+    return order if tokens is None else tokens[rows, order]
 
 
 def log_normaliser(logits: FloatRow) -> float:
@@ -75,10 +76,11 @@ def top_tokens(logits: FloatMatrix, chosen: Sequence[int], count: int) -> list[T
     """Log probabilities before truncation and temperature, for each row."""
     normalisers = _log_normalisers(logits)
     best = top_indices(logits, count)
-    logprobs = np.take_along_axis(logits, best, axis=1) - normalisers[:, np.newaxis]
+    rows = _rows(logits)
+    logprobs = logits[rows, best] - normalisers[:, np.newaxis]
     own = logits[np.arange(len(logits)), chosen] - normalisers
-    rows = zip(own.tolist(), best.tolist(), logprobs.tolist(), strict=True)
-    return [TopTokens(one, tuple(tokens), tuple(values)) for one, tokens, values in rows]
+    found = zip(own.tolist(), best.tolist(), logprobs.tolist(), strict=True)
+    return [TopTokens(one, tuple(tokens), tuple(values)) for one, tokens, values in found]
 
 
 def _log_normalisers(logits: FloatMatrix) -> npt.NDArray[np.float64]:
@@ -88,10 +90,13 @@ def _log_normalisers(logits: FloatMatrix) -> npt.NDArray[np.float64]:
 
 
 def _tokens_of_top_blocks(logits: FloatMatrix, count: int) -> IntMatrix | None:
-    """A superset [rows, tokens] of the ``count`` likeliest: the blocks with the highest maxima; None for all."""
+    """A superset [rows, tokens] of the ``count`` likeliest: the blocks with the highest maxima.
+
+    None for all tokens, where choosing blocks would take longer than it saves.
+    """
     rows, vocabulary = logits.shape
     num_blocks = vocabulary // _BLOCK
-    if count >= num_blocks:
+    if 4 * count > num_blocks:
         return None
     whole = num_blocks * _BLOCK
     peaks = logits[:, :whole].reshape(rows, num_blocks, _BLOCK).max(axis=2)
@@ -117,7 +122,7 @@ def _truncated(logits: FloatMatrix, sampling: Sampling) -> tuple[IntMatrix | Non
         tokens, values = None, logits - logits.max(axis=1, keepdims=True)
     else:
         tokens, total = _ranked(logits, sampling)
-        values = np.take_along_axis(logits, tokens, axis=1)
+        values = logits[_rows(logits), tokens]
         values = values - values[:, :1]
         ends = np.exp(values).cumsum(axis=1, dtype=np.float64)
         last = _first_reaching(ends, sampling.top_p * (ends[:, -1] if total is None else total))
@@ -160,6 +165,11 @@ def _first_beyond(sums: npt.NDArray[np.float64], targets: npt.NDArray[np.float64
 def _first_reaching(sums: npt.NDArray[np.float64], targets: npt.NDArray[np.floating]) -> IntRow:
     """Where each row of running sums first reaches its target, or else its last value."""
     return _first_largest(sums >= np.minimum(targets, sums[:, -1])[:, np.newaxis])
+
+
+def _rows(matrix: npt.NDArray[np.generic]) -> IntMatrix:
+    """Numbers of its rows [rows, 1], to index it with columns of each."""
+    return np.arange(len(matrix))[:, np.newaxis]
 
 
 def _first_largest(values: npt.NDArray[np.generic]) -> IntRow:
