@@ -66,14 +66,14 @@ def choose(samples: Sequence[Chooser], logits: FloatMatrix) -> list[Choice]:
     return list(map(Choice, tokens, tops))
 
 
-def _alike(keys: Sequence[_K]) -> dict[_K, Sequence[int]]:
+def _alike(keys: Sequence[_K]) -> dict[_K, list[int]]:
     """Rows with equal keys."""
-    if all(key is keys[0] for key in keys):  # of one request: no need to hash and compare
-        return {keys[0]: range(len(keys))}
     rows: dict[_K, list[int]] = {}
     for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    return {**rows}
+        if row == 0 or key is not keys[row - 1]:  # samples of one request follow each other: hash their key once
+            group = rows.setdefault(key, [])
+        group.append(row)
+    return rows
 
 
 def _at(rows: Sequence[int], logits: FloatMatrix) -> FloatMatrix:

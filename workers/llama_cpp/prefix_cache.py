@@ -237,7 +237,7 @@ class PrefixCache:
 
     def count_recomputed(self, tokens: Sequence[int], start: int, *, salt: str = "") -> int:
         """How many of ``tokens[start:]`` were in the cache once and were evicted; they count only once."""
-        if not self._ghosts:
+        if not self._ghosts or start >= len(tokens):
             return 0
         count = 0
         for position, key in enumerate(prefix_keys(salt, tokens)):
