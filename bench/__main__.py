@@ -22,10 +22,10 @@ from orchestrator.workers.catalogue import Catalogue
 SMOKE = Path("build/benchmarks")
 SMOKE_LIMIT_S = 300
 PUBLISH_LIMIT_S = 3600
-
-
 ROWS = Path("build/bench/suite")
 """Rows of jobs, which are run anew each time."""
+_OUT = ("--out", "{out}")
+_REPORT = ("--baseline", "self_consistency", *_OUT)
 POOLS = ("expression-small", "expression-large", "countdown-small", "countdown-large", "sudoku6-small", "sudoku6-large")
 
 
@@ -59,9 +59,6 @@ def suites() -> list[Suite]:
     return [*found, *_lab_suites(has_engine=has_engine)]
 
 
-_OUT = ("--out", "{out}")
-
-
 def _lab_suites(*, has_engine: bool) -> list[Suite]:
     command = "orchestrator.api.cli"
     run = ("bench", "run", "--quiet")
@@ -73,7 +70,9 @@ def _lab_suites(*, has_engine: bool) -> list[Suite]:
     ]
     if has_engine:
         pools = tuple(f"bench/pools/{name}.pool.xz" for name in POOLS)
+        quick = ("--seconds", "0.3", "--repetitions", "1", *_OUT)
         found += [
+            Suite("lab_speed", "orchestrator.bench.lab.speed", quick, _OUT),
             Suite("live", command, (*run, "live", "--out", live, "--problems", "40"), (*run, "live", "--out", live)),
             Suite(
                 "sanity",
@@ -82,9 +81,6 @@ def _lab_suites(*, has_engine: bool) -> list[Suite]:
             ),
         ]
     return found
-
-
-_REPORT = ("--baseline", "self_consistency", *_OUT)
 
 
 def run(suite: Suite, *, is_published: bool) -> int:

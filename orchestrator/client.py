@@ -197,7 +197,7 @@ class Orchestrator:
             params: The policy's parameters.
             budget: Caps; a string is read like the command line's ``--budget``.
             verifier: A name, a verifier or a function that scores candidates; the policy must take one.
-            answer: How answers are read: auto, boxed, number, choice, code, json, text, or regex:PATTERN.
+            answer: How answers are read: auto, boxed, exact, number, choice, code, json, text, or regex:PATTERN.
             messages: The conversation to show to models; by default the problem with an instruction on how to state
                 the answer.
             sampling: Overrides the policy's own sampling.

@@ -40,7 +40,7 @@ _MAX_CONCURRENCY = 1024
     default="auto",
     show_default=True,
     metavar="KIND",
-    help="How answers are read: auto, boxed, number, choice, code, json[:FIELD], math, text, regex:PATTERN.",
+    help="How answers are read: auto, boxed, exact, number, choice, code, json[:FIELD], math, text, regex:PATTERN.",
 )
 @click.option("--max-sample-tokens", type=int, metavar="N", help="Most tokens per sample.")
 @click.option("--temperature", type=float, metavar="T", help="Of the policy's samples; 0 is greedy.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from orchestrator.budget import NOTHING, Amount
@@ -116,7 +117,7 @@ class JobMeter:
                 if reservation is None
                 else await self._read(
                     name,
-                    scorer.score_tokens(prompt, tokens),
+                    partial(scorer.score_tokens, prompt, tokens),
                     reservation,
                     bound=prompt_bound(engine, prompt) + len(tokens),
                 )
@@ -151,7 +152,7 @@ class JobMeter:
                     else tasks.create_task(
                         self._read(
                             name,
-                            judge.reward_steps(prompts[index], steps[index], num_known=known[index]),
+                            partial(judge.reward_steps, prompts[index], steps[index], num_known=known[index]),
                             reservation,
                             bound=prompt_bound(engine, whole[index]) + marks[index],
                         )
@@ -165,13 +166,13 @@ class JobMeter:
         return [None if task is None else task.result() for task in running]
 
     async def _read(
-        self, name: str, reading: Awaitable[_Read], reservation: Reservation, *, bound: int
+        self, name: str, read: Callable[[], Awaitable[_Read]], reservation: Reservation, *, bound: int
     ) -> _Read | None:
         """What an engine reads, paid for; None if it failed. ``bound`` is charged if the reading was cut off."""
         engine = self._run.fleet.models[name]
         result: _Read | None = None
         try:
-            result = await reading
+            result = await read()
         except asyncio.CancelledError:
             self._settle(
                 name, engine, reservation, prompt_tokens=bound, cached_tokens=0, output_tokens=0, is_estimated=True

@@ -225,6 +225,23 @@ def test_a_recording_that_cannot_be_is_refused(mine: Shell, options: tuple[str, 
     assert not list(mine.folder.glob("p.*"))
 
 
+@pytest.mark.model
+def test_a_pool_is_scored_later_by_the_labs_reward_model_and_replayed(shell: Shell):
+    options = ("--model", "lab:small", "--samples", "4", "--count", "2", "--out", "plain.pool.xz")
+    assert shell("bench", "record", "countdown", *options).code == 0
+    refused = shell("bench", "score", "plain.pool.xz", "--scorer", "prm=lab:prm", "--out", "plain.pool.xz")
+    assert refused.code == 2
+    assert "name another file" in refused.err
+    done = shell("bench", "score", "plain.pool.xz", "--scorer", "prm=lab:prm", "--out", "scored.pool.xz")
+    assert done.code == 0, done
+    assert done.out.strip() == "scored.pool.xz"
+    replayed = shell(
+        *("bench", "run", "smoke", "--pool", "scored.pool.xz", "--policy", "best_of_n process", "--out", ROWS)
+    )
+    assert replayed.code == 0, replayed
+    assert all(row["usage"]["verifier_tokens"] for row in rows_of(shell))
+
+
 def test_rows_are_compared_and_reported(mine: Shell):
     pytest.importorskip("matplotlib")
     mine("bench", "run", "mine.toml", *SCRIPTED)

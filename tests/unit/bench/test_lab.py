@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from orchestrator.bench.lab import checkpoint, data, generation, model, tokenizer, train  # noqa: E402
+from orchestrator.bench.lab import checkpoint, data, generation, growing, model, tokenizer, train  # noqa: E402
 from orchestrator.bench.tasks import TASKS, Task, is_solved  # noqa: E402
 
 TINY = model.Size(32, 2, 32, 1e-2)
@@ -117,6 +117,16 @@ def test_a_saved_model_is_the_same_model(tmp_path: Path) -> None:
     ids = torch.tensor([[1, 50, 60]])
     assert facts == {"steps": 3}
     assert torch.equal(made(ids), again(ids))
+
+
+def test_a_grown_model_computes_what_it_did() -> None:
+    made = rough_model()
+    size = made.size
+    deeper = growing.grown(made, model.Size(size.width, 3 * size.layers, size.hidden, 1e-2))
+    ids = torch.tensor([[1, 50, 60, 70]])
+    torch.testing.assert_close(deeper(ids), made(ids))
+    with pytest.raises(ValueError, match="cannot grow"):
+        growing.grown(made, model.Size(size.width, 2 * size.layers + 1, size.hidden, 1e-2))
 
 
 def test_training_goes_on_from_exported_weights(tmp_path: Path) -> None:
