@@ -166,9 +166,15 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Let go of the KV of all nodes except those on the way to ``all_but``. Free. Outcome: None."""
+    """Let go of the KV of all nodes except those on the way to ``all_but``. Free. Outcome: None.
+
+    Attributes:
+        all_but: What the policy may still go on from.
+        reason: Why the others are given up, in a few words, for people who look at the tree.
+    """
 
     all_but: Sequence[Node] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

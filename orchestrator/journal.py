@@ -67,8 +67,8 @@ def encode_action(action: Action) -> Json:
             data |= {"nodes": _ids(nodes), "verifier": verifier}
         case Embed(nodes, model):
             data |= {"nodes": _ids(nodes), "model": model}
-        case Release(all_but):
-            data |= {"all_but": _ids(all_but)}
+        case Release(all_but, reason):
+            data |= {"all_but": _ids(all_but)} | ({"reason": reason} if reason else {})
         case Propose(answer):
             data |= {"answer": encode_answer(answer)}
         case Commit(node):

@@ -1,10 +1,12 @@
 """How to spend: one algorithm a file."""
 
 from orchestrator.policies.adaptive_consistency import adaptive_consistency
+from orchestrator.policies.beam_search import beam_search
 from orchestrator.policies.best_of_n import best_of_n
 from orchestrator.policies.budget_forcing import budget_forcing
 from orchestrator.policies.cascade import cascade
 from orchestrator.policies.early_stopping import early_stopping, expected_samples
+from orchestrator.policies.rebase import rebase
 from orchestrator.policies.self_consistency import self_consistency
 from orchestrator.policies.single import single
 from orchestrator.policies.voting import Votes, dirichlet_leader_probability, leader_probability
@@ -12,6 +14,7 @@ from orchestrator.policies.voting import Votes, dirichlet_leader_probability, le
 __all__ = [
     "Votes",
     "adaptive_consistency",
+    "beam_search",
     "best_of_n",
     "budget_forcing",
     "cascade",
@@ -19,6 +22,7 @@ __all__ = [
     "early_stopping",
     "expected_samples",
     "leader_probability",
+    "rebase",
     "self_consistency",
     "single",
 ]

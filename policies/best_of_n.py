@@ -6,6 +6,7 @@ from pydantic import Field
 
 from orchestrator.actions import Answer, Conclude, Propose, Samples, Score, ScoreList
 from orchestrator.policies.sample_params import SampleParams
+from orchestrator.policies.selection import Scored, best, weighted_majority
 from orchestrator.policies.voting import Votes
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
@@ -40,41 +41,15 @@ def best_of_n(query: Query, ctx: PolicyContext[BestOfNParams]) -> Policy:
     if not samples:
         return majority
     scores: ScoreList = yield Score(samples.nodes, verifier=params.verifier)
-    scored = [(node, score) for node, score in zip(samples, scores, strict=True) if score is not None]
-    with_answer = [(node, score) for node, score in scored if node.answer_class is not None]
+    scored = [Scored(node, score) for node, score in zip(samples, scores, strict=True) if score is not None]
+    with_answer = [item for item in scored if item.node.answer_class is not None]
     if with_answer:
-        return _weighted(with_answer) if params.weighted else _best(with_answer)
+        return weighted_majority(with_answer) if params.weighted else best(with_answer)
     if not scored or majority.text is not None:
         return majority
-    best, top = max(scored, key=lambda pair: pair[1])
+    node, top = max(scored, key=lambda item: item.score)
     if query.cue:
-        concluded: Node = yield Conclude(best, model=params.model)
+        concluded: Node = yield Conclude(node, model=params.model)
         if concluded.answer is not None:
             return Answer(concluded.answer, concluded)
-    return Answer(best.trajectory, best, confidence=top, confidence_kind="verifier")
-
-
-def _best(scored: list[tuple[Node, float]]) -> Answer:
-    """The best-scored sample; each other answer is an alternative with its best score."""
-    descending = sorted(scored, key=lambda pair: pair[1], reverse=True)  # stable: equals stay in order
-    best: dict[str, tuple[Node, float]] = {}
-    for node, score in descending:
-        best.setdefault(node.answer_class or "", (node, score))
-    (winner, top), *rivals = best.values()
-    return Answer(
-        winner.answer,
-        winner,
-        confidence=top,
-        confidence_kind="verifier",
-        alternatives=tuple((node.answer or "", score) for node, score in rivals),
-    )
-
-
-def _weighted(scored: list[tuple[Node, float]]) -> Answer:
-    """The answer with the largest sum of scores."""
-    votes = Votes()
-    for node, score in scored:
-        votes.add(node, score)
-    winner = votes.answer().node
-    confidence = next(score for node, score in scored if node is winner)
-    return votes.answer(confidence=confidence, kind="verifier")
+    return Answer(node.trajectory, node, confidence=top, confidence_kind="verifier")

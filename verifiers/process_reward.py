@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from orchestrator.engine import Prompt
+from orchestrator.step_scores import STEP_DELIMITER, Aggregation, aggregated, split_steps
 from orchestrator.verifier import Candidate, Meter
-
-STEP_DELIMITER = "\n\n"
-
-Aggregation = Literal["last", "min", "mean", "product"]
-AGGREGATIONS: Mapping[Aggregation, Callable[[Sequence[float]], float]] = {
-    "last": lambda rewards: rewards[-1],
-    "min": min,
-    "mean": lambda rewards: sum(rewards) / len(rewards),
-    "product": math.prod,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,25 +45,8 @@ class ProcessReward:
         rewards = await meter.reward_steps(
             [prompt for prompt, _ in judged], [split[key] for key in judged], model=self.model
         )
-        put_together = AGGREGATIONS[self.aggregation]
         scores = {
-            key: put_together(result.rewards) if result is not None and result.rewards else None
+            key: aggregated(result.rewards, self.aggregation) if result is not None and result.rewards else None
             for key, result in zip(judged, rewards, strict=True)
         }
         return [scores.get((prompts[candidate], candidate.text)) for candidate in candidates]
-
-
-def split_steps(text: str, delimiter: str = STEP_DELIMITER) -> list[str]:
-    """Pieces that make up the text when they are put together, each with the delimiter that ends it; none is blank."""
-    steps: list[str] = []
-    before = ""  # blank pieces at the very start belong to the first step
-    for index, piece in enumerate(text.split(delimiter)):
-        delimited = (delimiter if index else "") + ("" if piece.strip() else piece)
-        if steps:
-            steps[-1] += delimited
-        else:
-            before += delimited
-        if piece.strip():
-            steps.append(before + piece)
-            before = ""
-    return steps

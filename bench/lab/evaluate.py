@@ -25,7 +25,7 @@ from orchestrator.bench.tasks import TASKS, Split, Task, draw_distinct, is_solve
 from orchestrator.bench.tasks.task import answer_in
 from orchestrator.engine import Delta, Engine, Finished, GenerateRequest, Message, Prompt, RewardsSteps, SampleSpec
 from orchestrator.sampling import Sampling, derived_seed
-from orchestrator.verifiers.process_reward import split_steps
+from orchestrator.step_scores import split_steps
 from orchestrator.workers.llama_cpp import open_engine
 
 _MAX_TOKENS = 128

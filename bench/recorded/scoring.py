@@ -12,7 +12,7 @@ from orchestrator.bench.recorded.records import PoolProblem, RecordedModel, Step
 from orchestrator.bench.report import machine
 from orchestrator.engine import Engine, Prompt, RewardsSteps, require
 from orchestrator.errors import ContextOverflow
-from orchestrator.verifiers.process_reward import split_steps
+from orchestrator.step_scores import split_steps
 
 _PROBLEMS_AT_ONCE = 2
 

@@ -18,6 +18,9 @@ CASES = [
     PolicyCase(POLICIES["early_stopping"], {"window": 3, "max_samples": 10}, max_samples=10),
     PolicyCase(POLICIES["budget_forcing"], {"max_thinking_tokens": 60}, max_samples=3),
     PolicyCase(POLICIES["budget_forcing"], {"num_ignores": 4, "end_of_thinking": "</think>"}, max_samples=6),
+    PolicyCase(POLICIES["rebase"], {"width": 5, "max_depth": 4}, max_samples=20),
+    PolicyCase(POLICIES["beam_search"], {"width": 6, "expansion": 4, "max_depth": 3}, max_samples=18),
+    PolicyCase(POLICIES["beam_search"], {"width": 4, "expansion": 2, "max_depth": 4, "selection": "best"}, max_samples=16),
     PolicyCase(POLICIES["cascade"], {"n_large": 2}, max_samples=8),
     PolicyCase(POLICIES["cascade"], {"n_small": 1}, max_samples=2, target_confidence=0.99),
 ]

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from orchestrator import Budget, Orchestrator
 from orchestrator.engine import Prompt
 from orchestrator.errors import CapabilityMissing, EngineFailed, TtcError
+from orchestrator.step_scores import split_steps
 from orchestrator.testing import ScriptedEngine, babble
 from orchestrator.testing.scripted_abilities import ScriptedJudge
-from orchestrator.verifiers.process_reward import ProcessReward, split_steps
+from orchestrator.verifiers.process_reward import ProcessReward
 
 RIGHT = "2+2=4\n\n4*3=12\n\nThe final answer is \\boxed{12}"
 SLIP = "2+2=5\n\n5*3=15\n\nThe final answer is \\boxed{15}"

@@ -1,0 +1,135 @@
+"""Grows trajectories by one step at a time, sets finished ones aside, and chooses among them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence
+from typing import Any, TypeVar
+
+from orchestrator.actions import Action, Answer, Conclude, Propose, Release, Samples, Score, ScoreList
+from orchestrator.errors import BudgetExhausted
+from orchestrator.policies.search.params import StepSearchParams
+from orchestrator.policies.search.partial import Partial
+from orchestrator.policies.selection import Scored, best, weighted_majority
+from orchestrator.policies.voting import Votes
+from orchestrator.policy import Query
+from orchestrator.tree import Node
+
+_T = TypeVar("_T")
+
+Steps = Generator[Action, Any, _T]
+"""A part of a policy, used by ``yield from``. Any: the outcome depends on the action."""
+
+
+class StepSearch:
+    """One search: what has finished, what was given up, and the best answer so far.
+
+    Args:
+        query: The query.
+        params: How steps are sampled and judged.
+
+    Attributes:
+        root: The empty trajectory.
+        finished: Trajectories whose model ended its turn or stated an answer, in order.
+        given_up: Trajectories that grew too long, in order.
+    """
+
+    def __init__(self, query: Query, params: StepSearchParams) -> None:
+        self._params = params
+        self._cue = query.cue
+        self._newest: list[Partial] = []
+        self.root = Partial(query.root)
+        self.finished: list[Partial] = []
+        self.given_up: list[Partial] = []
+
+    @property
+    def num_ended(self) -> int:
+        """Trajectories that grow no more; each has left its place in the width."""
+        return len(self.finished) + len(self.given_up)
+
+    def step(self, partials: Sequence[Partial], num_samples: int | Sequence[int]) -> Steps[list[Partial]]:
+        """Buys and scores one more step of each trajectory, and returns those that may go on, in order.
+
+        Those that end are set aside, and the best answer so far is proposed whenever one of them states an answer.
+
+        Args:
+            partials: What to extend, distinct.
+            num_samples: Samples of each, or one number (0 is allowed) per trajectory.
+        """
+        counts = [num_samples] * len(partials) if isinstance(num_samples, int) else list(num_samples)
+        wanted = [(partial, count) for partial, count in zip(partials, counts, strict=True) if count]
+        if not wanted:
+            return []
+        samples: Samples = yield self._params.expand([partial.node for partial, _ in wanted], [n for _, n in wanted])
+        if not samples:
+            return []
+        scores: ScoreList = yield Score(samples.nodes, verifier=self._params.verifier)
+        by_id = {partial.node.id: partial for partial, _ in wanted}
+        grown = [by_id[_parent_id(node)].extended(node, score) for node, score in zip(samples, scores, strict=True)]
+        return (yield from self.harvest(grown))
+
+    def harvest(self, grown: Iterable[Partial]) -> Steps[list[Partial]]:
+        """Sets aside what has ended; returns the rest. Proposes the best answer so far if there is news of it."""
+        going_on: list[Partial] = []
+        has_news = False
+        for partial in grown:
+            if partial.node.is_final:
+                self.finished.append(partial)
+                has_news |= partial.node.answer_class is not None
+            elif partial.node.trajectory_tokens >= self._params.max_tokens:
+                self.given_up.append(partial)
+            else:
+                going_on.append(partial)
+        self._newest = going_on or self._newest
+        if has_news:
+            yield Propose(self.best_so_far())
+        return going_on
+
+    def keep(self, partials: Sequence[Partial], reason: str) -> Steps[None]:
+        """Lets go of the KV of all trajectories but these."""
+        yield Release(tuple(partial.node for partial in partials), reason)
+
+    def best_so_far(self) -> Answer:
+        """The choice among finished trajectories that state an answer; without one, no text."""
+        answered = [
+            Scored(partial.node, partial.score(self._params.aggregation))
+            for partial in self.finished
+            if partial.node.answer_class is not None
+        ]
+        if not answered:
+            return Answer(None)
+        match self._params.selection:
+            case "best":
+                return best(answered)
+            case "weighted_majority":
+                return weighted_majority(answered)
+            case "majority":
+                votes = Votes(node for node, _ in answered)
+                return votes.answer(confidence=votes.majority_posterior())
+
+    def conclude(self) -> Steps[Answer]:
+        """The answer of the search.
+
+        If no trajectory states one, the best of the finished, else of those given up, else of the newest is
+        concluded where there is a cue; failing that, a finished text is the answer as it is.
+        """
+        answer = self.best_so_far()
+        candidates = self.finished or self.given_up or self._newest
+        if answer.text is not None or not candidates:
+            return answer
+        top = max(candidates, key=lambda partial: partial.score(self._params.aggregation))
+        if self._cue:
+            try:
+                concluded: Node = yield Conclude(top.node, model=self._params.model)
+            except BudgetExhausted:
+                return Answer(None, top.node)
+            if concluded.answer is not None:
+                return Answer(concluded.answer, concluded)
+        if not self.finished:
+            return Answer(None, top.node)
+        score = top.score(self._params.aggregation)
+        return Answer(top.node.trajectory, top.node, confidence=score, confidence_kind="verifier")
+
+
+def _parent_id(node: Node) -> str:
+    assert node.parent is not None, "a sample continues a node"
+    return node.parent.id
