@@ -29,6 +29,10 @@ class Partial:
             reward = self.rewards[-1] if self.rewards else UNKNOWN_REWARD
         return Partial(node, (*self.rewards, reward))
 
+    def until(self, depth: int) -> Partial:
+        """Its first ``depth`` steps; all of it where it has no more than that."""
+        return self if depth >= len(self.rewards) else Partial(self.node.path()[depth], self.rewards[:depth])
+
     @property
     def reward(self) -> float:
         """Score of the newest step; 1 for an empty trajectory, in which nothing is wrong yet."""

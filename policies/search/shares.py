@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 
 def balanced_shares(rewards: Sequence[float], width: int, temperature: float) -> list[int]:
@@ -23,11 +24,10 @@ def balanced_shares(rewards: Sequence[float], width: int, temperature: float) ->
     top = max(rewards)
     weights = [math.exp((reward - top) / temperature) for reward in rewards]
     order = sorted(range(len(rewards)), key=lambda index: -rewards[index])  # stable
+    sums = list(accumulate(weights[index] for index in reversed(order)))
     shares = [0] * len(rewards)
-    for place, index in enumerate(order):
-        total = math.fsum(weights[other] for other in order[place:])
+    for index, total in zip(order, reversed(sums), strict=True):
         # A hair less than the quotient, so that 3 of 3 equal weights is 1 and not 2.
-        share = math.ceil(width * weights[index] / total * (1 - 1e-12)) if total > 0 else 0
-        shares[index] = min(share, width)
+        shares[index] = math.ceil(width * weights[index] / total * (1 - 1e-12)) if total > 0 else 0
         width -= shares[index]
     return shares

@@ -49,23 +49,42 @@ class StepSearch:
     def step(self, partials: Sequence[Partial], num_samples: int | Sequence[int]) -> Steps[list[Partial]]:
         """Buys and scores one more step of each trajectory, and returns those that may go on, in order.
 
-        Those that end are set aside, and the best answer so far is proposed whenever one of them states an answer.
+        It is `grow` and then `harvest`.
+        """
+        grown = yield from self.grow(partials, num_samples)
+        return (yield from self.harvest(grown))
+
+    def grow(self, partials: Sequence[Partial], num_samples: int | Sequence[int]) -> Steps[list[Partial]]:
+        """Buys and scores one more step of each trajectory, and returns all there are, in order: ended ones too.
 
         Args:
             partials: What to extend, distinct.
             num_samples: Samples of each, or one number (0 is allowed) per trajectory.
+
+        Raises:
+            BudgetExhausted: There is no money to go on. What was bought before that has been counted, and if no
+                trajectory states an answer, the conclusion of the best one has been proposed.
         """
         counts = [num_samples] * len(partials) if isinstance(num_samples, int) else list(num_samples)
         wanted = [(partial, count) for partial, count in zip(partials, counts, strict=True) if count]
         if not wanted:
             return []
-        samples: Samples = yield self._params.expand([partial.node for partial, _ in wanted], [n for _, n in wanted])
-        if not samples:
-            return []
-        scores: ScoreList = yield Score(samples.nodes, verifier=self._params.verifier)
-        by_id = {partial.node.id: partial for partial, _ in wanted}
-        grown = [by_id[_parent_id(node)].extended(node, score) for node, score in zip(samples, scores, strict=True)]
-        return (yield from self.harvest(grown))
+        parents = {partial.node.id: partial for partial, _ in wanted}
+        nodes: Sequence[Node] = ()
+        try:
+            asked = self._params.expand([partial.node for partial, _ in wanted], [count for _, count in wanted])
+            samples: Samples = yield asked
+            nodes = samples.nodes
+            rewards = (yield from self.judged(nodes)) if nodes else ()
+        except BudgetExhausted:
+            yield from self._wind_up([parents[_parent_id(node)].extended(node, None) for node in nodes])
+            raise
+        return [parents[_parent_id(node)].extended(node, reward) for node, reward in zip(nodes, rewards, strict=True)]
+
+    def judged(self, nodes: Sequence[Node]) -> Steps[Sequence[float | None]]:
+        """The rewards of new steps, in [0, 1]; None where the verifier gave none."""
+        scores: ScoreList = yield Score(nodes, verifier=self._params.verifier)
+        return scores
 
     def harvest(self, grown: Iterable[Partial]) -> Steps[list[Partial]]:
         """Sets aside what has ended; returns the rest. Proposes the best answer so far if there is news of it."""
@@ -90,11 +109,11 @@ class StepSearch:
 
     def best_so_far(self) -> Answer:
         """The choice among finished trajectories that state an answer; without one, no text."""
-        answered = [
-            Scored(partial.node, partial.score(self._params.aggregation))
-            for partial in self.finished
-            if partial.node.answer_class is not None
-        ]
+        return self.choice([Scored(partial.node, partial.score(self._params.aggregation)) for partial in self.finished])
+
+    def choice(self, scored: Iterable[Scored]) -> Answer:
+        """The selected answer of those that trajectories state; no text if none does."""
+        answered = [item for item in scored if item.node.answer_class is not None]
         if not answered:
             return Answer(None)
         match self._params.selection:
@@ -109,11 +128,11 @@ class StepSearch:
     def conclude(self) -> Steps[Answer]:
         """The answer of the search.
 
-        If no trajectory states one, the best of the finished, else of those given up, else of the newest is
-        concluded where there is a cue; failing that, a finished text is the answer as it is.
+        If no trajectory states one, the best of the finished, else of the newest and of those given up is concluded
+        where there is a cue; failing that, a finished text is the answer as it is.
         """
         answer = self.best_so_far()
-        candidates = self.finished or self.given_up or self._newest
+        candidates = self.finished or [*self._newest, *self.given_up]
         if answer.text is not None or not candidates:
             return answer
         top = max(candidates, key=lambda partial: partial.score(self._params.aggregation))
@@ -128,6 +147,14 @@ class StepSearch:
             return Answer(None, top.node)
         score = top.score(self._params.aggregation)
         return Answer(top.node.trajectory, top.node, confidence=score, confidence_kind="verifier")
+
+    def _wind_up(self, unscored: Iterable[Partial]) -> Steps[None]:
+        """When the budget is spent: counts steps that have no reward, and proposes an answer where there was none."""
+        yield from self.harvest(unscored)
+        if self.best_so_far().text is None:
+            concluded = yield from self.conclude()
+            if concluded.text is not None:
+                yield Propose(concluded)
 
 
 def _parent_id(node: Node) -> str:
