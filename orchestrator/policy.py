@@ -78,10 +78,16 @@ class PolicyContext(Generic[_ParamsT]):
     token_cap: int | None = None
     _num_roots: int = field(default=0, repr=False)
 
-    def new_root(self, messages: Sequence[Message]) -> Node:
-        """A root for another conversation (a judge's, a planner's); give it to `Expand` like any node."""
+    def new_root(self, messages: Sequence[Message], *, answers_query: bool = False) -> Node:
+        """A root for another conversation; give it to `Expand` like any node.
+
+        Args:
+            messages: What is said in it so far.
+            answers_query: Whether replies are answers to the query (an earlier solution is to be improved). If so they
+                count like those to the query itself, and verifiers judge them as such; a judge's or planner's do not.
+        """
         self._num_roots += 1
-        return Node(id=f"r{self._num_roots}", messages=tuple(messages))
+        return Node(id=f"r{self._num_roots}", messages=tuple(messages), answers_query=answers_query)
 
 
 PolicyFunction = Callable[[Query, PolicyContext[Any]], Policy]

@@ -18,6 +18,8 @@ class Node:
             every replay.
         parent: The node it continues; None for roots.
         messages: The conversation, for roots.
+        answers_query: For roots that a policy opened: whether replies there answer the query, as those to the job's own
+            conversation do (a judge's do not).
         forced: Text put before the model's own (for instance "Wait"); part of `text`.
         text: What this node adds to its parent.
         token_ids: Ids of `text` in the vocabulary `tokenizer`; None where the engine does not know them.
@@ -34,6 +36,7 @@ class Node:
     id: str
     parent: Node | None = None
     messages: tuple[Message, ...] = ()
+    answers_query: bool = False
     forced: str = ""
     text: str = ""
     token_ids: tuple[int, ...] | None = None
@@ -132,6 +135,7 @@ class Node:
 
 
 _OPTIONAL: dict[str, str | int | None] = {
+    "answers_query": False,
     "forced": "",
     "tokenizer": None,
     "model": "",
@@ -181,6 +185,10 @@ class Tree:
     def nodes(self) -> Mapping[str, Node]:
         """Nodes by id."""
         return self._nodes
+
+    def answers_query(self, node: Node) -> bool:
+        """Whether what it says is said to the query, and not in a conversation on the side."""
+        return node.root is self.root or node.root.answers_query
 
     def leaves(self) -> list[Node]:
         """Nodes that hold text and that nothing continues, in order of creation."""

@@ -44,7 +44,7 @@ class Conclusions:
         _, engine = self._run.fleet.resolve(role)
         cue = self._run.reader.cue
         partials = sorted(
-            (leaf for leaf in self._run.tree.leaves() if leaf.root is self._run.tree.root),
+            (leaf for leaf in self._run.tree.leaves() if self._run.tree.answers_query(leaf)),
             key=lambda leaf: leaf.trajectory_tokens,
             reverse=True,
         )
@@ -86,8 +86,7 @@ class Conclusions:
 
 def majority(tree: Tree) -> Answer | None:
     """The answer that most samples give, with its rivals; None if none gives any."""
-    root = tree.root
-    voters = [node for node in tree if node.answer_class is not None and node.root is root]
+    voters = [node for node in tree if node.answer_class is not None and tree.answers_query(node)]
     votes = Counter(node.answer_class for node in voters)
     if not votes:
         return None
@@ -100,7 +99,7 @@ def majority(tree: Tree) -> Answer | None:
 
 def whole_text(tree: Tree) -> Answer | None:
     """Without any extractable answer, a finished text is the answer (an open question, a poem)."""
-    finished = [node for node in tree if node.is_final and node.root is tree.root]
+    finished = [node for node in tree if node.is_final and tree.answers_query(node)]
     if not finished:
         return None
     best = max(finished, key=lambda node: (node.logprob is not None, node.logprob or 0.0))

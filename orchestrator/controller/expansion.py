@@ -345,7 +345,7 @@ class Expansion:
         assert node is not None, "a finished sample has a node"
         if node.answer is not None:
             node = replace(node, answer_class=await self._run.classes.classify(node.answer))
-            if node.root is self._run.tree.root:  # and not in a conversation on the side
+            if self._run.tree.answers_query(node):
                 self._run.ledger.hold(NOTHING)  # there is an answer; what was kept back for one can be spent
         if not node.is_cut:
             self._run.num_samples += 1

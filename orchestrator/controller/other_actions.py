@@ -104,13 +104,16 @@ class OtherActions:
         return ScoreList(scores, problems, snapshot)
 
     def _candidate(self, node: Node) -> Candidate:
+        prompt = node.prompt()
+        if node.root.answers_query:  # however it was asked for, it is judged as a reply to the query
+            prompt = replace(prompt, messages=self._run.tree.root.messages)
         return Candidate(
             problem=self._run.spec.problem,
             text=node.trajectory,
             answer=node.answer,
             answer_class=node.answer_class,
             is_final=node.is_final,
-            prompt=node.prompt(),
+            prompt=prompt,
         )
 
     async def embed(

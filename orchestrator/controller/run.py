@@ -140,7 +140,9 @@ class JobRun:
         ]
 
     def _near_deadline(self) -> None:
-        has_answer = self._performer.proposal is not None or any(node.answer for node in self._run.tree)
+        tree = self._run.tree
+        is_answered = any(node.answer is not None and tree.answers_query(node) for node in tree)
+        has_answer = self._performer.proposal is not None or is_answered
         if not has_answer:
             self._at_deadline()
 

@@ -231,7 +231,8 @@ def check_answer(answer: Answer, driver: PolicyDriver) -> None:
         assert 0 <= answer.confidence <= 1, f"confidence {answer.confidence}"
         assert answer.text is not None or answer.node is not None, "confidence in nothing"
     if answer.node is not None:
-        assert answer.node.root is driver.query.root, "the node belongs to another tree"
+        root = answer.node.root
+        assert root is driver.query.root or root.answers_query, "the node is no reply to the query"
         stated = {answer.node.answer, answer.node.trajectory if answer.node.answer is None else None}
         assert answer.text in stated, f"{answer.text!r} is not what {answer.node.id} answers"
     shares = [share for _, share in answer.alternatives]

@@ -124,3 +124,5 @@ def test_each_new_root_has_a_name_of_its_own():
     assert (first.id, second.id) == ("r1", "r2")
     assert first.is_root
     assert second.messages == (Message("user", "Judge it."),)
+    assert not second.answers_query
+    assert context.new_root([Message("user", "Improve it.")], answers_query=True).answers_query

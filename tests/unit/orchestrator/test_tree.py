@@ -118,9 +118,10 @@ def test_a_node_survives_json_zero_log_probability_and_empty_answer_included(fie
     assert restored.finish is node.finish
 
 
-def test_a_root_survives_json():
-    restored = Node.from_json(json.loads(json.dumps(ROOT.to_json())), {})
-    assert fields_of(restored) == fields_of(ROOT)
+@pytest.mark.parametrize("root", [ROOT, Node("r1", messages=ROOT.messages, answers_query=True)], ids=["job", "side"])
+def test_a_root_survives_json(root: Node):
+    restored = Node.from_json(json.loads(json.dumps(root.to_json())), {})
+    assert fields_of(restored) == fields_of(root)
     assert restored.is_root
 
 

@@ -11,8 +11,9 @@ from orchestrator.errors import BudgetExhausted, EngineFailed, NoAnswer, PolicyF
 from orchestrator.events import Event
 from orchestrator.testing import Latency, arithmetic, babble
 from orchestrator.testing.virtual_time import run_virtual
+from orchestrator.verifier import Candidate
 
-from .jobs import an_engine, run_job
+from .jobs import PROBLEM, an_engine, run_job
 
 VOTES = ["\\boxed{1}", "\\boxed{2}", "\\boxed{2}", "nothing"]
 
@@ -79,6 +80,37 @@ def test_texts_of_other_conversations_do_not_vote() -> None:
     ran = run_virtual(run_job(policy, an_engine(arithmetic(accuracy=1.0))))
     assert ran.result.text == "6"
     assert "r1" in ran.result.tree
+
+
+def test_texts_of_a_conversation_that_answers_the_query_do() -> None:
+    def policy(query: Any, ctx: Any) -> Any:
+        again = ctx.new_root([*query.root.messages, Message("user", "What is 100 + 1?")], answers_query=True)
+        yield Expand([again], 2)
+        yield Expand([query.root], 1)
+
+    ran = run_virtual(run_job(policy, an_engine(arithmetic(accuracy=1.0))))
+    assert ran.result.text == "101"
+    assert ran.result.answer.alternatives == (("6", pytest.approx(1 / 3)),)
+
+
+def test_a_reply_in_another_conversation_is_judged_as_a_reply_to_the_query() -> None:
+    seen: list[Candidate] = []
+
+    def judge(candidate: Candidate) -> float:
+        seen.append(candidate)
+        return 0.5
+
+    def policy(query: Any, ctx: Any) -> Any:
+        turns = [Message("user", "What is 100 + 1?")]
+        for answers_query in (True, False):
+            samples = yield Expand([ctx.new_root(turns, answers_query=answers_query)], 1)
+            yield Score(samples.nodes, verifier="judge")
+
+    run_virtual(run_job(policy, an_engine(arithmetic(accuracy=1.0)), verifiers={"judge": judge}))
+    reply, aside = seen
+    assert reply.prompt.messages[-1] == Message("user", PROBLEM)
+    assert reply.prompt.continuation_text == reply.text
+    assert aside.prompt.messages == (Message("user", "What is 100 + 1?"),)
 
 
 def test_without_answers_the_longest_thought_is_concluded() -> None:

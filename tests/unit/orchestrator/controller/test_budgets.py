@@ -9,6 +9,7 @@ from orchestrator import Answer, Budget, JobState, Ledger, StopReason
 from orchestrator.actions import Conclude, Expand, Propose
 from orchestrator.controller.purchase import sample_amount, sample_usage
 from orchestrator.cost import KINETICS_INTENSITY, ModelCost, TokenPrices
+from orchestrator.engine import Message
 from orchestrator.errors import BudgetExhausted, BudgetTooSmall, ContextOverflow, NoAnswer
 from orchestrator.testing import Latency, arithmetic, babble, judge
 from orchestrator.testing.virtual_time import run_virtual
@@ -202,6 +203,22 @@ def test_before_the_deadline_a_job_without_an_answer_is_concluded() -> None:
     assert 17 <= ran.seconds <= 20
     assert ran.result.stop_reason is StopReason.DEADLINE
     assert ran.result.tree["1.0"].finish is not None
+
+
+def test_what_a_judge_says_is_no_answer_that_a_deadline_could_wait_for() -> None:
+    def policy(query: Any, ctx: Any) -> Any:
+        yield Expand([ctx.new_root([Message("user", "Which is better?")])])
+        yield Expand([query.root], max_tokens=1000)
+
+    def script(prompt: Any, seed: int) -> Any:
+        if "better" in prompt.messages[-1].content:
+            return "The better one is \\boxed{2}."
+        return "6}." if prompt.continuation_text.endswith("\\boxed{") else babble()(prompt, seed)
+
+    engine = an_engine(script, latency=Latency(token_s=0.05))
+    ran = run_virtual(run_job(policy, engine, budget=Budget(max_seconds=20)))
+    assert ran.result.text == "6"
+    assert ran.result.stop_reason is StopReason.DEADLINE
 
 
 def test_a_job_that_swallows_its_deadline_and_says_nothing_still_ends_for_its_deadline() -> None:
