@@ -5,7 +5,10 @@ from orchestrator.policies.beam_search import beam_search
 from orchestrator.policies.best_of_n import best_of_n
 from orchestrator.policies.budget_forcing import budget_forcing
 from orchestrator.policies.cascade import cascade
+from orchestrator.policies.dvts import dvts
 from orchestrator.policies.early_stopping import early_stopping, expected_samples
+from orchestrator.policies.lookahead import lookahead
+from orchestrator.policies.particle_filtering import particle_filtering
 from orchestrator.policies.rebase import rebase
 from orchestrator.policies.self_consistency import self_consistency
 from orchestrator.policies.single import single
@@ -19,9 +22,12 @@ __all__ = [
     "budget_forcing",
     "cascade",
     "dirichlet_leader_probability",
+    "dvts",
     "early_stopping",
     "expected_samples",
     "leader_probability",
+    "lookahead",
+    "particle_filtering",
     "rebase",
     "self_consistency",
     "single",

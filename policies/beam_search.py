@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from orchestrator.actions import Answer
 from orchestrator.policies.search.params import WidthParams
-from orchestrator.policies.search.stepping import StepSearch
+from orchestrator.policies.search.stepping import Steps, StepSearch
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 
 
@@ -22,8 +23,11 @@ def beam_search(query: Query, ctx: PolicyContext[BeamSearchParams]) -> Policy:
     Trajectories that have ended leave their place: with w places left, the ceil(w / expansion) with the best scores
     are kept, and the last of them gets what the others leave of w.
     """
-    params = ctx.params
-    search = StepSearch(query, params)
+    return (yield from searched(StepSearch(query, ctx.params), ctx.params))
+
+
+def searched(search: StepSearch, params: BeamSearchParams) -> Steps[Answer]:
+    """The answer of a beam search, whatever its rewards are made of."""
     frontier, counts = [search.root], [params.width]
     for _ in range(params.max_depth):
         grown = yield from search.step(frontier, counts)

@@ -37,6 +37,8 @@ class StepSearch:
         self._params = params
         self._cue = query.cue
         self._newest: list[Partial] = []
+        self._proposed = Answer(None)
+        self._has_rewards = False
         self.root = Partial(query.root)
         self.finished: list[Partial] = []
         self.given_up: list[Partial] = []
@@ -84,24 +86,28 @@ class StepSearch:
     def judged(self, nodes: Sequence[Node]) -> Steps[Sequence[float | None]]:
         """The rewards of new steps, in [0, 1]; None where the verifier gave none."""
         scores: ScoreList = yield Score(nodes, verifier=self._params.verifier)
+        self._has_rewards |= any(score is not None for score in scores)
         return scores
 
     def harvest(self, grown: Iterable[Partial]) -> Steps[list[Partial]]:
         """Sets aside what has ended; returns the rest. Proposes the best answer so far if there is news of it."""
         going_on: list[Partial] = []
-        has_news = False
         for partial in grown:
             if partial.node.is_final:
                 self.finished.append(partial)
-                has_news |= partial.node.answer_class is not None
             elif partial.node.trajectory_tokens >= self._params.max_tokens:
                 self.given_up.append(partial)
             else:
                 going_on.append(partial)
         self._newest = going_on or self._newest
-        if has_news:
-            yield Propose(self.best_so_far())
+        yield from self.propose(self.best_so_far())
         return going_on
+
+    def propose(self, answer: Answer) -> Steps[None]:
+        """Publishes the best answer so far, unless there is none or nothing has changed."""
+        if answer.text is not None and answer != self._proposed:
+            self._proposed = answer
+            yield Propose(answer)
 
     def keep(self, partials: Sequence[Partial], reason: str) -> Steps[None]:
         """Lets go of the KV of all trajectories but these."""
@@ -112,18 +118,23 @@ class StepSearch:
         return self.choice([Scored(partial.node, partial.score(self._params.aggregation)) for partial in self.finished])
 
     def choice(self, scored: Iterable[Scored]) -> Answer:
-        """The selected answer of those that trajectories state; no text if none does."""
+        """The selected answer of those that trajectories state; no text if none does.
+
+        As long as the verifier has given no reward at all, the majority decides and no confidence is claimed.
+        """
         answered = [item for item in scored if item.node.answer_class is not None]
         if not answered:
             return Answer(None)
         match self._params.selection:
+            case "majority":
+                votes = Votes(node for node, _ in answered)
+                return votes.answer(confidence=votes.majority_posterior())
+            case _ if not self._has_rewards:
+                return Votes(node for node, _ in answered).answer()
             case "best":
                 return best(answered)
             case "weighted_majority":
                 return weighted_majority(answered)
-            case "majority":
-                votes = Votes(node for node, _ in answered)
-                return votes.answer(confidence=votes.majority_posterior())
 
     def conclude(self) -> Steps[Answer]:
         """The answer of the search.
@@ -145,16 +156,16 @@ class StepSearch:
                 return Answer(concluded.answer, concluded)
         if not self.finished:
             return Answer(None, top.node)
-        score = top.score(self._params.aggregation)
-        return Answer(top.node.trajectory, top.node, confidence=score, confidence_kind="verifier")
+        if not self._has_rewards:
+            return Answer(top.node.trajectory, top.node)
+        confidence = top.score(self._params.aggregation)
+        return Answer(top.node.trajectory, top.node, confidence=confidence, confidence_kind="verifier")
 
     def _wind_up(self, unscored: Iterable[Partial]) -> Steps[None]:
-        """When the budget is spent: counts steps that have no reward, and proposes an answer where there was none."""
+        """The budget is spent: counts steps that have no reward yet, and proposes the answer there is then."""
         yield from self.harvest(unscored)
-        if self.best_so_far().text is None:
-            concluded = yield from self.conclude()
-            if concluded.text is not None:
-                yield Propose(concluded)
+        answer = yield from self.conclude()
+        yield from self.propose(answer)
 
 
 def _parent_id(node: Node) -> str:

@@ -21,6 +21,16 @@ CASES = [
     PolicyCase(POLICIES["rebase"], {"width": 5, "max_depth": 4}, max_samples=20),
     PolicyCase(POLICIES["beam_search"], {"width": 6, "expansion": 4, "max_depth": 3}, max_samples=18),
     PolicyCase(POLICIES["beam_search"], {"width": 4, "expansion": 2, "max_depth": 4, "selection": "best"}, max_samples=16),
+    PolicyCase(POLICIES["dvts"], {"width": 5, "expansion": 2, "max_depth": 4}, max_samples=20),
+    PolicyCase(POLICIES["dvts"], {"width": 1, "max_depth": 4, "selection": "majority"}, max_samples=4),
+    PolicyCase(POLICIES["lookahead"], {"width": 4, "expansion": 2, "max_depth": 3, "lookahead": 2}, max_samples=36),
+    PolicyCase(POLICIES["lookahead"], {"width": 3, "max_depth": 3, "lookahead": 0}, max_samples=9),
+    PolicyCase(POLICIES["particle_filtering"], {"width": 4, "max_depth": 4}, max_samples=16),
+    PolicyCase(
+        POLICIES["particle_filtering"],
+        {"width": 3, "max_depth": 3, "iterations": 3, "resampling": "systematic", "selection": "best"},
+        max_samples=21,
+    ),
     PolicyCase(POLICIES["cascade"], {"n_large": 2}, max_samples=8),
     PolicyCase(POLICIES["cascade"], {"n_small": 1}, max_samples=2, target_confidence=0.99),
 ]
