@@ -1,11 +1,15 @@
-"""The verifier `process_reward`, through the controller and a scripted reward model."""
+"""The verifier `process_reward`, through the controller and a scripted reward model, and on a meter of its own."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import Budget, Orchestrator
-from orchestrator.engine import Prompt
+from orchestrator import Budget, Candidate, Message, Orchestrator
+from orchestrator.engine import Prompt, StepRewards
 from orchestrator.errors import CapabilityMissing, EngineFailed, TtcError
 from orchestrator.step_scores import split_steps
 from orchestrator.testing import ScriptedEngine, babble
@@ -98,3 +102,137 @@ async def test_a_reward_model_that_fails_leaves_scores_missing() -> None:
         result = await ttc.solve("2+2 times 3?", policy="best_of_n", params={"n": 2}, verifier="process_reward")
     assert result.text == "12"
     assert result.confidence is None
+
+
+class StepMeter:
+    """Buys rewards of steps from a rule, without a job; has a memory if it is given one.
+
+    Attributes:
+        asked: For each call, what was asked: the steps, and how many of them were known.
+        judged: The texts that were rewarded, in order.
+        refused: Texts that there is no money for.
+    """
+
+    def __init__(
+        self, *, refused: Collection[str] = (), rule: Callable[[Sequence[str]], Sequence[float]] | None = None
+    ) -> None:
+        self.asked: list[list[tuple[tuple[str, ...], int]]] = []
+        self.judged: list[str] = []
+        self.refused = refused
+        self._rule = rule or (lambda texts: [len(text) % 7 / 10 for text in texts])
+
+    async def reward_steps(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]], *, num_known: Sequence[int], model: str
+    ) -> Sequence[StepRewards | None]:
+        assert model == "verifier"
+        self.asked.append([(tuple(own), known) for own, known in zip(steps, num_known, strict=True)])
+        return [self._one(own, known) for own, known in zip(steps, num_known, strict=True)]
+
+    def _one(self, steps: Sequence[str], num_known: int) -> StepRewards | None:
+        if "".join(steps) in self.refused:
+            return None
+        texts = ["".join(steps[: end + 1]) for end in range(num_known, len(steps))]
+        self.judged += texts
+        return StepRewards(tuple(self._rule(texts)), len("".join(steps)))
+
+
+class RememberingMeter(StepMeter):
+    """A meter of a job whose memory it shares with the meters before it."""
+
+    def __init__(self, memory: dict[str, Any], **options: Any) -> None:
+        super().__init__(**options)
+        self.memory = memory
+
+
+def candidates(*texts: str, problem: str = "p") -> list[Candidate]:
+    prompt = Prompt((Message("user", problem),))
+    return [
+        Candidate(problem=problem, text=text, answer=None, answer_class=None, is_final=False, prompt=prompt)
+        for text in texts
+    ]
+
+
+async def test_a_level_pays_for_its_new_steps_only() -> None:
+    memory: dict[str, Any] = {}
+    levels = [("a\n\n", "b\n\n"), ("a\n\nc\n\n", "a\n\nd\n\n", "b\n\ne\n\n"), ("a\n\nd\n\nf", "a\n\nd\n\ng")]
+    asked, judged = [], []
+    for level in levels:
+        meter = RememberingMeter(memory)
+        await ProcessReward().score(candidates(*level), meter)
+        asked.append([[known for _, known in call] for call in meter.asked])
+        judged += meter.judged
+    assert asked == [[[0, 0]], [[1, 1, 1]], [[2, 2]]]
+    assert len(judged) == len(set(judged)) == 7
+
+
+TEXTS = st.lists(st.lists(st.sampled_from(["a\n\n", "b\n\n", "c", "\n\n"]), max_size=4).map("".join), max_size=6)
+
+
+@given(st.lists(TEXTS, max_size=4), st.sampled_from(["last", "min", "mean", "product"]))
+@settings(max_examples=60, deadline=None)
+async def test_what_is_remembered_changes_the_price_and_no_score(levels: list[list[str]], aggregation: Any) -> None:
+    verifier = ProcessReward(aggregation=aggregation)
+    memory: dict[str, Any] = {}
+    remembering = [RememberingMeter(memory) for _ in levels]
+    forgetful = [StepMeter() for _ in levels]
+    for level, meter, fresh in zip(levels, remembering, forgetful, strict=True):
+        assert await verifier.score(candidates(*level), meter) == await verifier.score(candidates(*level), fresh)
+    judged = [text for meter in remembering for text in meter.judged]
+    assert len(judged) == len(set(judged))
+    assert set(judged) == {text for meter in forgetful for text in meter.judged}
+
+
+async def test_a_step_that_a_limit_cut_and_that_went_on_is_judged_again_and_what_came_before_it_is_not() -> None:
+    memory: dict[str, Any] = {}
+    verifier = ProcessReward(aggregation="mean")
+    first, second = RememberingMeter(memory), RememberingMeter(memory)
+    await verifier.score(candidates("a\n\nhalf a st"), first)
+    await verifier.score(candidates("a\n\nhalf a step\n\nb"), second)
+    assert first.judged == ["a\n\n", "a\n\nhalf a st"]
+    assert second.judged == ["a\n\nhalf a step\n\n", "a\n\nhalf a step\n\nb"]
+
+
+async def test_a_trunk_that_is_new_is_judged_for_one_solution_before_the_others_are_read() -> None:
+    meter = StepMeter()
+    await ProcessReward().score(candidates("a\n\nb\n\nc", "a\n\nb\n\nd", "a\n\ne", "f"), meter)
+    assert [[known for _, known in call] for call in meter.asked] == [[0, 0], [2, 1]]
+    assert len(meter.judged) == len(set(meter.judged)) == 6
+
+
+async def test_when_one_fails_those_that_waited_for_its_trunk_pay_for_themselves_all_at_once() -> None:
+    meter = StepMeter(refused={"a\n\nb"})
+    scores = await ProcessReward().score(candidates("a\n\nb", "a\n\nc", "a\n\nd", "a\n\nb"), meter)
+    assert len(meter.asked) == 2
+    assert [score is None for score in scores] == [True, False, False, True]
+
+
+async def test_another_job_another_problem_and_another_model_know_nothing_of_it() -> None:
+    memory: dict[str, Any] = {}
+    verifier = ProcessReward()
+    await verifier.score(candidates("a\n\nb"), RememberingMeter(memory))
+    for meter, problem in [(RememberingMeter({}), "p"), (RememberingMeter(memory), "q")]:
+        await verifier.score(candidates("a\n\nb", problem=problem), meter)
+        assert len(meter.judged) == 2
+    await ProcessReward(model="other").score(candidates(), RememberingMeter(memory))
+    assert len(memory) == 2
+
+
+async def test_the_memory_of_a_job_is_bounded() -> None:
+    memory: dict[str, Any] = {}
+    many = [text for number in range(1001) for text in candidates("s\n\n" * 100, problem=str(number))]
+    await ProcessReward().score(many, RememberingMeter(memory))
+    after = RememberingMeter(memory)
+    scores = await ProcessReward().score(candidates("s\n\n", problem="0"), after)
+    assert after.judged == ["s\n\n"]
+    assert scores == [0.3]
+    assert next(iter(memory.values())).num_steps == 1
+
+
+@pytest.mark.parametrize("rewards", [(), (0.5,), (0.5, 0.5, 0.5), (0.5, math.nan), (math.inf, 0.5)])
+async def test_what_is_not_one_number_for_each_step_is_no_score_and_is_not_remembered(rewards: tuple[float]) -> None:
+    memory: dict[str, Any] = {}
+    wrong = RememberingMeter(memory, rule=lambda texts: rewards)
+    assert await ProcessReward(aggregation="min").score(candidates("a\n\nb"), wrong) == [None]
+    right = RememberingMeter(memory)
+    assert await ProcessReward().score(candidates("a\n\nb"), right) == [0.4]
+    assert len(right.judged) == 2
