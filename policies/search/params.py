@@ -17,11 +17,10 @@ from orchestrator.tree import Node
 Selection = Literal["weighted_majority", "best", "majority"]
 
 
-class StepSearchParams(PolicyParams):
-    """How steps are sampled and judged, and how an answer is chosen in the end."""
+class StepParams(PolicyParams):
+    """How steps are sampled, and how an answer is chosen in the end."""
 
     model: str = Field("small", min_length=1, description="Role or name of the model that writes the steps")
-    verifier: str = Field("process_reward", min_length=1, description="Name of the verifier that scores each step")
     temperature: float | None = Field(
         1.0, ge=0, le=5, description="0 is greedy; null takes the sampling of the job instead"
     )
@@ -50,6 +49,12 @@ class StepSearchParams(PolicyParams):
             stop=(self.step_delimiter,),
             monitors=(AnswerComplete(),),
         )
+
+
+class StepSearchParams(StepParams):
+    """Of searches whose steps a verifier judges."""
+
+    verifier: str = Field("process_reward", min_length=1, description="Name of the verifier that scores each step")
 
 
 class WidthParams(StepSearchParams):

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from orchestrator.actions import Action, Answer, Conclude, Propose, Release, Samples, Score, ScoreList
 from orchestrator.errors import BudgetExhausted
-from orchestrator.policies.search.params import StepSearchParams
+from orchestrator.policies.search.params import StepParams, StepSearchParams
 from orchestrator.policies.search.partial import Partial
 from orchestrator.policies.selection import Scored, best, weighted_majority
 from orchestrator.policies.voting import Votes
@@ -33,7 +33,7 @@ class StepSearch:
         given_up: Trajectories that grew too long, in order.
     """
 
-    def __init__(self, query: Query, params: StepSearchParams) -> None:
+    def __init__(self, query: Query, params: StepParams) -> None:
         self._params = params
         self._cue = query.cue
         self._newest: list[Partial] = []
@@ -74,17 +74,21 @@ class StepSearch:
         parents = {partial.node.id: partial for partial, _ in wanted}
         nodes: Sequence[Node] = ()
         try:
-            asked = self._params.expand([partial.node for partial, _ in wanted], [count for _, count in wanted])
-            samples: Samples = yield asked
-            nodes = samples.nodes
+            nodes = yield from self.sampled([partial.node for partial, _ in wanted], [count for _, count in wanted])
             rewards = (yield from self.judged(nodes)) if nodes else ()
         except BudgetExhausted:
             yield from self._wind_up([parents[_parent_id(node)].extended(node, None) for node in nodes])
             raise
         return [parents[_parent_id(node)].extended(node, reward) for node, reward in zip(nodes, rewards, strict=True)]
 
+    def sampled(self, nodes: Sequence[Node], counts: Sequence[int]) -> Steps[Sequence[Node]]:
+        """New steps that continue nodes, as many of each as ``counts`` says or as can be paid for."""
+        samples: Samples = yield self._params.expand(nodes, counts)
+        return samples.nodes
+
     def judged(self, nodes: Sequence[Node]) -> Steps[Sequence[float | None]]:
         """The rewards of new steps, in [0, 1]; None where the verifier gave none."""
+        assert isinstance(self._params, StepSearchParams), "without a verifier a search judges steps in its own way"
         scores: ScoreList = yield Score(nodes, verifier=self._params.verifier)
         self._has_rewards |= any(score is not None for score in scores)
         return scores
