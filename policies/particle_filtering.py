@@ -74,7 +74,7 @@ def _filtered(
         weights = _weights(population, params)
         draws = drawn_copies(weights, params.width - len(always), ctx.rng, params.resampling)
         free = [particle for particle, count in zip(population, draws, strict=True) for _ in range(count)]
-        needed = [particle for particle in free if params.iterations > 1 or not particle.node.is_final]
+        needed = dict.fromkeys(drawn for drawn in free if params.iterations > 1 or not drawn.node.is_final)
         size = effective_sample_size(weights)
         reason = f"not drawn again (effective sample size {size:.1f} of {len(population)})"
         yield from search.keep([*needed, *always], reason)
