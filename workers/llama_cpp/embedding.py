@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,27 @@ from orchestrator.workers.llama_cpp.outbox import post
 
 FloatMatrix = npt.NDArray[np.float32]
 
+MOST_TEXTS = 64
+"""Read in one batch, each as a sequence of its own."""
+
+
+class _Piece(NamedTuple):
+    """Tokens [start, end) of a text."""
+
+    text: int
+    start: int
+    end: int
+
 
 class EmbeddingChore:
-    """Texts to embed, one chunk of tokens at a time, so that decoding goes on in between.
+    """Texts to embed, one batch of tokens at a time, so that decoding goes on in between.
+
+    A batch holds as many whole texts as fit, or a piece of one that is longer than a batch. What it holds depends on
+    these texts alone, never on what else the engine does.
 
     Args:
         texts: Their token ids; none may be empty or longer than the context.
-        open_context: Gives the context, empty.
+        open_context: Gives the context, which has `MOST_TEXTS` sequences.
         model_name: For error messages.
         on_read: Called in the thread with the number of tokens computed, before anyone learns the result.
     """
@@ -39,39 +54,65 @@ class EmbeddingChore:
         self._open_context = open_context
         self._model_name = model_name
         self._on_read = on_read
-        self._vectors: list[npt.NDArray[np.float64]] = []
-        self._position = 0
-        self._sum: npt.NDArray[np.float64] | None = None
+        self._sums: list[npt.NDArray[np.float64]] = []
+        self._batches: Iterator[list[_Piece]] | None = None
 
     def advance(self) -> bool:
-        """Computes one chunk of one text."""
+        """Computes one batch."""
         if self.done.cancelled():
             return True
         context = self._open_context()
-        tokens = self._texts[len(self._vectors)]
-        if not self._position:
+        if self._batches is None:
+            self._batches = self._packed(context.batch_tokens)
+        batch = next(self._batches)
+        if not batch[0].start:
             context.clear()
-        chunk = tokens[self._position : self._position + context.batch_tokens]
-        rows = [Row(token, self._position + offset, 0, True) for offset, token in enumerate(chunk)]
+        rows = [
+            Row(self._texts[piece.text][position], position, sequence, True)
+            for sequence, piece in enumerate(batch)
+            for position in range(piece.start, piece.end)
+        ]
         if code := context.decode(rows):
             raise EngineFailed(
                 f"model {self._model_name!r} could not embed (llama_decode returned {code})", model=self._model_name
             )
-        states = np.array([context.embedding(index) for index in range(len(rows))], dtype=np.float64)
-        partial = states.sum(axis=0)
-        self._sum = partial if self._sum is None else self._sum + partial
-        self._position += len(chunk)
-        self._on_read(len(chunk))
-        if self._position == len(tokens):
-            self._vectors.append(self._sum)
-            self._position, self._sum = 0, None
-        if len(self._vectors) < len(self._texts):
+        first = 0
+        for piece in batch:
+            num_rows = piece.end - piece.start
+            states = np.array([context.embedding(first + row) for row in range(num_rows)], dtype=np.float64)
+            total: npt.NDArray[np.float64] = states.sum(axis=0)
+            first += num_rows
+            if piece.start:
+                self._sums[-1] += total
+            else:
+                self._sums.append(total)
+        self._on_read(len(rows))
+        if batch[-1].text < len(self._texts) - 1 or batch[-1].end < len(self._texts[-1]):
             return False
         self._settle()
         return True
 
+    def _packed(self, batch_tokens: int) -> Iterator[list[_Piece]]:
+        batch: list[_Piece] = []
+        room = batch_tokens
+        for text, tokens in enumerate(self._texts):
+            if batch and (len(tokens) > room or len(batch) == MOST_TEXTS):
+                yield batch
+                batch, room = [], batch_tokens
+            start = 0
+            while len(tokens) - start > batch_tokens:
+                yield [_Piece(text, start, start + batch_tokens)]
+                start += batch_tokens
+            if start:
+                yield [_Piece(text, start, len(tokens))]
+            else:
+                batch.append(_Piece(text, 0, len(tokens)))
+                room -= len(tokens)
+        if batch:
+            yield batch
+
     def _settle(self) -> None:
-        matrix = np.array(self._vectors)
+        matrix = np.array(self._sums)
         matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
         unit = matrix.astype(np.float32)
         self._post(lambda: self.done.set_result(unit))

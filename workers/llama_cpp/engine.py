@@ -29,7 +29,7 @@ from orchestrator.engine import (
 )
 from orchestrator.errors import CapabilityMissing, ContextOverflow, InvalidRequest
 from orchestrator.workers.llama_cpp.binding import ContextHandle
-from orchestrator.workers.llama_cpp.embedding import EmbeddingChore
+from orchestrator.workers.llama_cpp.embedding import MOST_TEXTS, EmbeddingChore
 from orchestrator.workers.llama_cpp.generation import GenerationJob
 from orchestrator.workers.llama_cpp.grammar import GrammarGuard, check_grammar, schema_to_grammar
 from orchestrator.workers.llama_cpp.loop import DecodeLoop
@@ -344,7 +344,7 @@ class LlamaCppEngine:
                 self._model.handle,
                 name=self._description.name,
                 num_cells=_EMBEDDING_CELLS,
-                num_sequences=1,
+                num_sequences=MOST_TEXTS,
                 num_threads=self._num_threads,
                 batch_tokens=_EMBEDDING_BATCH,
                 max_outputs=_EMBEDDING_BATCH,
