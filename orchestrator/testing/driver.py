@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestrator.actions import (
     Action,
@@ -22,6 +23,7 @@ from orchestrator.actions import (
     Commit,
     Compute,
     Conclude,
+    Embed,
     Expand,
     Next,
     Propose,
@@ -36,6 +38,7 @@ from orchestrator.actions import (
 from orchestrator.engine import FinishReason, Message
 from orchestrator.errors import BudgetExhausted
 from orchestrator.policy import PolicyContext, PolicyFunction, PolicySpec, Query, as_policy
+from orchestrator.testing.scripted_abilities import bags_of_words
 from orchestrator.tree import Node
 
 MOST_ACTIONS = 10_000
@@ -208,6 +211,12 @@ class PolicyDriver:
             case other:
                 raise AssertionError(f"{other!r} is pending; sample() answers Next and Conclude")
 
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        """Unit vectors for the pending `Embed`; texts that share words are near each other."""
+        action = self.action
+        assert isinstance(action, Embed), f"{action!r} is pending, not Embed"
+        return bags_of_words([node.text for node in action.nodes])
+
     def stream(self) -> Stream:
         """The handle for the pending `Start`."""
         action = self.action
@@ -266,6 +275,8 @@ class PolicyDriver:
                 return self.sample(replies(action))
             case Score(nodes):
                 return ScoreList(tuple(_mark(marks, node) for node in nodes))
+            case Embed():
+                return self.embeddings()
             case Compute(function, args):
                 return function(*args)
             case Propose() | Commit() | Cancel() | Release():
@@ -306,8 +317,8 @@ class PolicyDriver:
                 known = 0 <= stream.id < self._num_streams
                 assert known, f"policy {name!r} cancels {stream!r}, which it did not start"
                 self._streams.pop(stream.id, None)
-            case Score(nodes):
-                assert len(nodes) > 0, f"policy {name!r} scores nothing"
+            case Score(nodes) | Embed(nodes):
+                assert len(nodes) > 0, f"policy {name!r} asks for nothing in {action!r}"
             case _:
                 pass
 
@@ -327,6 +338,8 @@ class PolicyDriver:
                 fits = isinstance(outcome, Samples)
             case Score(nodes):
                 fits = isinstance(outcome, ScoreList) and len(outcome) == len(nodes)
+            case Embed(nodes):
+                fits = isinstance(outcome, np.ndarray) and outcome.ndim == 2 and len(outcome) == len(nodes)
             case Start(expand):
                 fits = isinstance(outcome, Stream)
                 if fits:

@@ -219,7 +219,9 @@ class _Game:
                 driver.send(driver.sample(next(self._replies)))
             case Compute(function, args):
                 driver.send(function(*args))
-            case Embed() | CallTool() as other:
+            case Embed():
+                driver.send(driver.embeddings())
+            case CallTool() as other:
                 raise AssertionError(f"the contract cannot answer {other!r}")
             case _:
                 driver.send(None)

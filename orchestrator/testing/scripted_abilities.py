@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestrator.engine import (
     Delta,
@@ -91,21 +92,26 @@ class ScriptedJudge(ScriptedEngine):
         return StepRewards(rewards, read.prompt_tokens, read.cached_tokens)
 
 
+def bags_of_words(texts: Sequence[str], dimension: int = 64) -> npt.NDArray[np.float32]:
+    """A unit vector of hashed words for each text, so that texts that share words are near each other."""
+    vectors = np.zeros((len(texts), dimension), dtype=np.float32)
+    for row, text in enumerate(texts):
+        vectors[row, 0] = 1e-3  # a text without words has a direction too
+        for word in re.findall(r"\w+", text.lower()):
+            vectors[row, int(share(0, word) * dimension)] += 1 if share(1, word) < 0.5 else -1
+        vectors[row] /= np.linalg.norm(vectors[row])
+    return vectors
+
+
 class ScriptedEmbedder(ScriptedEngine):
-    """Implements `Embeds` too: bags of hashed words, so texts that share words are near each other."""
+    """Implements `Embeds` too; see `bags_of_words`."""
 
     dimension: ClassVar[int] = 64
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """One unit vector per text."""
         num_tokens = sum([(await self.read_prompt(_as_prompt(text))).prompt_tokens for text in texts])
-        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for row, text in enumerate(texts):
-            vectors[row, 0] = 1e-3  # a text without words has a direction too
-            for word in re.findall(r"\w+", text.lower()):
-                vectors[row, int(share(0, word) * self.dimension)] += 1 if share(1, word) < 0.5 else -1
-            vectors[row] /= np.linalg.norm(vectors[row])
-        return Embeddings(vectors, num_tokens)
+        return Embeddings(bags_of_words(texts, self.dimension), num_tokens)
 
 
 class ScriptedLogits(ScriptedEngine):

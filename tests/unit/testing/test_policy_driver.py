@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from orchestrator.actions import (
@@ -24,6 +25,7 @@ from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted
 from orchestrator.testing import PolicyDriver, Sampled
 from orchestrator.testing.policy_contract import described
+from orchestrator.tree import Node
 
 
 def two_samples(query, ctx):
@@ -247,6 +249,26 @@ def test_run_takes_functions_in_place_of_lists():
     driver = PolicyDriver(scoring)
     assert driver.run(reply, scores=lambda node: 0.5).text == "CONCLUDED"
     assert [type(action) for action in driver.actions] == [Expand, Score, Conclude, Compute]
+
+
+def test_run_embeds_texts_so_that_those_that_share_words_are_near():
+    def embedding(query: Any, ctx: Any) -> Generator[Any, Any, Any]:
+        texts = ["add seven and two", "and now add seven", "divide"]
+        nodes = [Node(str(number), query.root, text=text) for number, text in enumerate(texts)]
+        vectors = yield Embed(nodes)
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(3), abs=1e-5)
+        return "near" if vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2] else "far"
+
+    assert PolicyDriver(embedding).run().text == "near"
+
+
+def test_an_embedding_has_a_row_for_each_node():
+    def embedding(query: Any, ctx: Any) -> Generator[Any, Any, Any]:
+        yield Embed([query.root])
+
+    driver = PolicyDriver(embedding)
+    with pytest.raises(AssertionError, match="no outcome"):
+        driver.send(np.zeros((2, 3), np.float32))
 
 
 def test_run_says_which_actions_it_cannot_answer():
