@@ -7,6 +7,7 @@ from orchestrator.policies.budget_forcing import budget_forcing
 from orchestrator.policies.cascade import cascade
 from orchestrator.policies.dvts import dvts
 from orchestrator.policies.early_stopping import early_stopping, expected_samples
+from orchestrator.policies.ets import ets
 from orchestrator.policies.lookahead import lookahead
 from orchestrator.policies.particle_filtering import particle_filtering
 from orchestrator.policies.rebase import rebase
@@ -24,6 +25,7 @@ __all__ = [
     "dirichlet_leader_probability",
     "dvts",
     "early_stopping",
+    "ets",
     "expected_samples",
     "leader_probability",
     "lookahead",
