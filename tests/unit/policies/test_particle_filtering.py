@@ -81,6 +81,13 @@ class TestOnePass:
         play_level(driver, ["7", STEP, STEP, STEP], [0.5, 0.5, 0.0, 0.0])
         assert asked(driver) == {"2": 2}
 
+    def test_finished_particles_stay_in_the_population_at_later_levels(self):
+        driver = start(width=4, resampling="systematic")
+        play_level(driver, ["7", STEP, STEP, STEP], [0.5, 0.5, 0.0, 0.0])
+        play_level(driver, [STEP, STEP], [0.5, 0.0])  # beside two copies of the finished one, so a third of the odds
+        assert asked(driver) in ({"5": 1}, {"5": 2})
+        assert last_release(driver).reason == "not drawn again (effective sample size 3.0 of 4)"
+
     def test_one_that_grew_too_long_is_not_drawn(self):
         driver = start(width=3)
         play_level(driver, [TOO_LONG, STEP, TOO_LONG], [1.0, 0.1, 1.0])

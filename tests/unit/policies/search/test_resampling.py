@@ -114,6 +114,15 @@ def test_systematic_copies_are_the_expected_number_rounded_down_or_up(
     assert all(abs(count - num_draws * weight) < 1 + 1e-9 for count, weight in zip(copies, weights, strict=True))
 
 
+def test_systematic_draws_survive_weights_whose_sum_is_rounded():
+    class Late:
+        def random(self) -> float:
+            return math.nextafter(1, 0)
+
+    assert sum([0.1] * 10) < 1
+    assert sum(drawn_copies([0.1] * 10, 10, Late(), "systematic")) == 10
+
+
 def test_systematic_draws_vary_less_than_multinomial_ones():
     weights, rng = [0.4, 0.35, 0.25], np.random.default_rng(2)
     spread = {
