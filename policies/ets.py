@@ -9,7 +9,7 @@ from pydantic import Field
 
 from orchestrator.actions import Compute
 from orchestrator.errors import PolicyFailed
-from orchestrator.policies.rebase import RebaseParams
+from orchestrator.policies.rebase import NO_SHARE, RebaseParams
 from orchestrator.policies.search.clustering import StepClusters
 from orchestrator.policies.search.partial import Partial
 from orchestrator.policies.search.selection_program import SelectionProgram, chosen_candidates
@@ -17,6 +17,9 @@ from orchestrator.policies.search.shares import balanced_shares
 from orchestrator.policies.search.stepping import Steps, StepSearch
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 from orchestrator.tree import Node
+
+EMBEDDER = "embedder"
+"""The role; a fleet may have no model for it."""
 
 
 class EtsParams(RebaseParams):
@@ -38,7 +41,7 @@ class EtsParams(RebaseParams):
         500, ge=0, le=1_000_000, description="Most nodes of the solver's search; beyond it a heuristic chooses"
     )
     embedder: str = Field(
-        "embedder", min_length=1, description="Role or name of the model that embeds steps; else the one that writes"
+        EMBEDDER, min_length=1, description="Role or name of the model that embeds steps; else the one that writes"
     )
 
 
@@ -56,8 +59,8 @@ def ets(query: Query, ctx: PolicyContext[EtsParams]) -> Policy:
     """
     params = ctx.params
     search = StepSearch(query, params)
-    wanted = [params.embedder, params.model] if _is_known(params.embedder, ctx) else [params.model]
-    kinds = StepClusters(wanted, params.distance_threshold)
+    embedders = [name for name in (params.embedder, params.model) if name != EMBEDDER or name in ctx.roles]
+    kinds = StepClusters(embedders, params.distance_threshold)
     frontier, shares = [search.root], [params.width]
     for _ in range(params.max_depth):
         grown = yield from search.step(frontier, shares)
@@ -68,15 +71,11 @@ def ets(query: Query, ctx: PolicyContext[EtsParams]) -> Policy:
         shares = [share for share in shares if share]
         if not frontier:
             break
-        yield from search.keep(kept, reason)
-        if len(frontier) < len(kept):
-            yield from search.keep(frontier, "its reward was too low for a share of the width")
+        if len(kept) < len(grown):
+            yield from search.keep(kept, reason)
+        if len(kept) == len(grown) or len(frontier) < len(kept):
+            yield from search.keep(frontier, NO_SHARE)
     return (yield from search.conclude())
-
-
-def _is_known(embedder: str, ctx: PolicyContext[EtsParams]) -> bool:
-    """Whether to ask for it: a model's name can be checked by nobody here, the role can."""
-    return embedder != "embedder" or embedder in ctx.roles
 
 
 def _shares(partials: Sequence[Partial], width: int, params: EtsParams) -> list[int]:

@@ -9,11 +9,16 @@ from orchestrator.policies.search.shares import balanced_shares
 from orchestrator.policies.search.stepping import StepSearch
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 
+NO_SHARE = "its reward was too low for a share of the width"
+"""Why a trajectory is given up."""
+
 
 class RebaseParams(WidthParams):
     """Parameters of `rebase`."""
 
-    balance_temperature: float = Field(0.2, gt=0, le=100, description="Of the softmax over rewards; low favours the best")
+    balance_temperature: float = Field(
+        0.2, gt=0, le=100, description="Of the softmax over rewards; low favours the best"
+    )
 
 
 @policy("rebase", params=RebaseParams, source="Wu et al., 2024, arXiv:2408.00724")
@@ -36,5 +41,5 @@ def rebase(query: Query, ctx: PolicyContext[RebaseParams]) -> Policy:
         shares = [share for share in shares if share]
         if not frontier:
             break
-        yield from search.keep(frontier, "its reward was too low for a share of the width")
+        yield from search.keep(frontier, NO_SHARE)
     return (yield from search.conclude())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.actions import Action, Compute, Embed, Expand
 from orchestrator.errors import CapabilityMissing, PolicyFailed
 from orchestrator.policies import ets, rebase
+from orchestrator.policies.rebase import NO_SHARE
 from orchestrator.policies.search.clustering import cluster_labels
 from orchestrator.policies.search.selection_program import chosen_candidates
 from orchestrator.testing import PolicyDriver, Sampled
@@ -19,7 +20,6 @@ from orchestrator.testing.driver import out_of_budget
 from .worlds import Said, end, expanded, explore, kept, step
 
 NOT_IN_THE_COVER = "not in the cover that the program chose"
-NO_SHARE = "its reward was too low for a share of the width"
 NO_EMBEDDINGS = CapabilityMissing(model="m", capability="embeddings")
 
 # One branch gets three of four candidates; the fourth is alone on another, and says something else than they do.
@@ -70,7 +70,7 @@ class TestTheProgram:
 
     def test_a_branch_that_says_something_else_is_worth_more(self):
         driver = explore(an_ets(max_depth=2), THREE_AND_ONE, reward_of(REWARDS))
-        assert kept(driver)[-1] == ({"add seven", "divide nine"}, NOT_IN_THE_COVER)
+        assert kept(driver)[-1][0] == {"add seven", "divide nine"}
 
     def test_the_whole_width_is_divided_among_those_kept(self):
         driver = explore(an_ets(lambda_d=0), THREE_AND_ONE, reward_of(REWARDS))
@@ -79,11 +79,16 @@ class TestTheProgram:
         assert driver.answer.text == "7"
 
     def test_those_kept_that_get_no_share_go_too_and_for_another_reason(self):
-        driver = explore(an_ets(max_depth=1), THREE_AND_ONE, reward_of(REWARDS))
+        said = {"": [step("add "), step("guess "), step("guess "), step("divide ")]}
+        driver = explore(an_ets(max_depth=1), said, reward_of(REWARDS))
         assert kept(driver) == [
-            ({"add ", "guess ", "stop ", "divide "}, NOT_IN_THE_COVER),
+            ({"add ", "guess ", "divide "}, NOT_IN_THE_COVER),
             ({"add ", "divide "}, NO_SHARE),
         ]
+
+    def test_where_the_program_keeps_all_there_is_one_release(self):
+        driver = explore(an_ets(max_depth=1), THREE_AND_ONE, reward_of(REWARDS))
+        assert kept(driver) == [({"add ", "divide "}, NO_SHARE)]
 
     def test_of_branches_that_say_the_same_one_is_enough(self):
         driver = explore(an_ets(**TWIN_PARAMS), TWINS, reward_of(TWIN_REWARDS))
@@ -102,7 +107,7 @@ class TestTheProgram:
     def test_steps_without_tokens_cost_nothing(self):
         said = {"": [step("a ", 0), step("b ", 0)]}
         driver = explore(an_ets(width=2, lambda_d=0, max_depth=1, node_cost="tokens"), said, lambda _: 0.5)
-        assert kept(driver) == [({"a ", "b "}, NOT_IN_THE_COVER)]
+        assert [texts for texts, _ in kept(driver)] == [{"a ", "b "}]
 
     def test_a_single_candidate_needs_no_program(self):
         driver = explore(an_ets(width=1, max_depth=2), {"": [step("a ")], "a ": [end("!", "1")]}, lambda _: 0.5)
