@@ -140,8 +140,8 @@ class TestModels:
         return Counter(node.model for action in driver.actions if isinstance(action, Score) for node in action.nodes)
 
     def test_the_better_model_writes_most_solutions(self):
-        """Chances of 0.8 and 0.2. In 200 runs with other seeds 1 % had less than 0.77 of 60 solutions by the better model
-        and the least was 0.53, so that all of five have more than 0.6 unless a chance of about 0.01 comes true.
+        """Chances of 0.8 and 0.2. In 200 runs with other seeds the better model wrote less than 0.77 of 60 solutions in
+        1 %, and 0.53 at the least, so that not all of five have more than 0.6 with a chance below 0.05.
         """
         for seed in range(5):
             shares = self.shares({"small": 0.2, "large": 0.8}, seed)
