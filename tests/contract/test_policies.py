@@ -33,6 +33,20 @@ CASES = [
         {"width": 3, "max_depth": 3, "iterations": 3, "resampling": "systematic", "selection": "best"},
         max_samples=21,
     ),
+    PolicyCase(POLICIES["a_star"], {"expansion": 3, "max_expansions": 6, "max_frontier": 4}, max_samples=19),
+    PolicyCase(POLICIES["a_star"], {"max_expansions": 3, "edge_cost": "consistent", "num_answers": 3}, max_samples=13),
+    PolicyCase(POLICIES["mcts"], {"num_simulations": 8}, max_samples=17),
+    PolicyCase(POLICIES["mcts"], {"num_simulations": 8, "formula": "puct", "parallel": 3, "max_depth": 2}, max_samples=17),
+    PolicyCase(POLICIES["ab_mcts"], {"max_samples": 9}, max_samples=9),
+    PolicyCase(POLICIES["ab_mcts"], {"max_samples": 9, "models": "small,large", "prior": "beta"}, max_samples=9),
+    PolicyCase(
+        POLICIES["tree_of_thoughts"], {"beam": 2, "proposals": 2, "max_depth": 3}, max_samples=2 + 4 + 4 + 4 * 3
+    ),
+    PolicyCase(
+        POLICIES["tree_of_thoughts"],
+        {"beam": 2, "proposals": 2, "max_depth": 3, "proposing": "list", "judging": "value"},
+        max_samples=1 + 2 + 2 + (2 + 4 + 4) * 4,
+    ),
     PolicyCase(POLICIES["cascade"], {"n_large": 2}, max_samples=8),
     PolicyCase(POLICIES["cascade"], {"n_small": 1}, max_samples=2, target_confidence=0.99),
 ]
