@@ -46,7 +46,7 @@ async def open_engine(url: str, *, clock: Clock | None = None, **options: object
 
 
 async def open_reward(target: str, settings: Settings) -> Engine:
-    """The engine that a model's name asks for: ``reward:[FORM@]URL[#NAME=VALUE&NAME=VALUE]``.
+    """A process reward model behind HTTP: ``reward:[FORM@]URL[#NAME=VALUE&NAME=VALUE]``; it judges and does not write.
 
     The key of the openai engine's settings goes along if the address is the one in those settings, and nowhere else.
     """
