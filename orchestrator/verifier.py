@@ -8,7 +8,7 @@ cannot hang, crash or lie to the controller.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -119,6 +119,20 @@ class Meter(Protocol):
         Raises:
             CapabilityMissing: The model is no process reward model.
         """
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A meter that keeps what a verifier wants to find again, until the job ends or its process does.
+
+    That is where a verifier may keep state of a job: the verifier itself serves all jobs, those of other tenants too.
+    What is remembered may lower a price and must change no score: it is gone when a job is resumed.
+    """
+
+    @property
+    def memory(self) -> MutableMapping[str, Any]:
+        """Values by keys that begin with the verifier's name. Any: whatever a verifier keeps."""
         ...
 
 

@@ -8,29 +8,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 from orchestrator.engine import Prompt
 from orchestrator.step_scores import STEP_DELIMITER, Aggregation, aggregated, split_steps
-from orchestrator.verifier import Candidate, Meter
+from orchestrator.verifier import Candidate, Meter, Remembers
 
 _LOG = logging.getLogger(__name__)
 
 _MOST_REMEMBERED = 100_000
 """Steps; a job that has judged more begins to remember anew."""
-
-
-@runtime_checkable
-class Remembers(Protocol):
-    """A meter that keeps what a verifier wants to find again, until the job ends or its process does."""
-
-    @property
-    def memory(self) -> MutableMapping[str, Any]:
-        """Values by keys that begin with the verifier's name. Any: whatever a verifier keeps."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,7 @@ class RunContext:
         known_above: What the ledgers above this job's have been charged for it already, in an earlier life in this
             process.
         on_interrupt: Called when `interruption` is set, by those who wait.
+        verifier_memory: What verifiers want to find again in later actions; never journaled.
     """
 
     job_id: str
@@ -88,6 +89,7 @@ class RunContext:
     tasks: asyncio.TaskGroup | None = None
     known_above: Amount = NOTHING
     on_interrupt: set[Callable[[], None]] = field(default_factory=set)
+    verifier_memory: dict[str, Any] = field(default_factory=dict)  # Any: whatever a verifier keeps
     _num_requests: int = 0
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orchestrator.budget import NOTHING, Amount
 from orchestrator.controller.context import RunContext
@@ -30,7 +30,7 @@ from orchestrator.engine import (
     check_capabilities,
     require,
 )
-from orchestrator.errors import BudgetExhausted, CallerError, EngineFailed
+from orchestrator.errors import BudgetExhausted, CallerError, ContextOverflow, EngineFailed
 from orchestrator.job import StopReason
 from orchestrator.journal import LOST_ALLOWANCE_TOKENS
 from orchestrator.ledger import Reservation
@@ -54,6 +54,11 @@ class JobMeter:
         self._position = position
         self._num_bought = 0
         self.usage = Usage()
+
+    @property
+    def memory(self) -> dict[str, Any]:  # Any: whatever a verifier keeps
+        """The job's; see `orchestrator.verifier.Remembers`."""
+        return self._run.verifier_memory
 
     async def generate(
         self,
@@ -178,8 +183,10 @@ class JobMeter:
                 name, engine, reservation, prompt_tokens=bound, cached_tokens=0, output_tokens=0, is_estimated=True
             )
             raise
-        except CallerError:
-            raise
+        except CallerError as error:
+            if not isinstance(error, ContextOverflow):
+                raise
+            _LOG.info("a text is too long for the verifier model", extra={"model": name})
         except Exception as error:  # noqa: BLE001  # an engine may raise anything; the score is missing then
             was_expected = isinstance(error, EngineFailed)
             _LOG.warning("verifier model failed", exc_info=not was_expected, extra={"model": name})

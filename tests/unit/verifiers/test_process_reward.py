@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import Budget, Candidate, Message, Orchestrator
-from orchestrator.engine import Prompt, StepRewards
+from orchestrator.cost import ModelCost, TokenPrices
+from orchestrator.engine import Prompt, Span, StepRewards
 from orchestrator.errors import CapabilityMissing, EngineFailed, TtcError
 from orchestrator.step_scores import split_steps
 from orchestrator.testing import ScriptedEngine, babble
 from orchestrator.testing.scripted_abilities import ScriptedJudge
+from orchestrator.verifier import Meter
 from orchestrator.verifiers.process_reward import ProcessReward
 
 RIGHT = "2+2=4\n\n4*3=12\n\nThe final answer is \\boxed{12}"
@@ -236,3 +239,65 @@ async def test_what_is_not_one_number_for_each_step_is_no_score_and_is_not_remem
     right = RememberingMeter(memory)
     assert await ProcessReward().score(candidates("a\n\nb"), right) == [0.4]
     assert len(right.judged) == 2
+
+
+def writes_step_by_step(prompt: Prompt, seed: int) -> str:
+    depth = prompt.continuation_text.count("\n\n")
+    return f"step {depth} in way {seed % 3}\n\n" if depth < 3 else f"The final answer is \\boxed{{{seed % 2}}}"
+
+
+class ReadingOnJudge(ScriptedJudge):
+    """As a real one: what it has in its cache ends where the first step begins that it is asked about."""
+
+    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+        found = await super().reward_steps(prompt, steps, num_known=num_known)
+        known = Prompt(prompt.messages, (Span("".join(steps[:num_known])),))
+        return replace(found, cached_tokens=self.count_prompt_tokens(known) if num_known else 0)
+
+
+class Forgetful:
+    """Process rewards on a meter whose memory is hidden."""
+
+    name = "process_reward"
+
+    async def score(self, candidates: Sequence[Candidate], meter: Meter) -> Sequence[float | None]:
+        class Hidden:
+            reward_steps = staticmethod(meter.reward_steps)
+
+        return await ProcessReward().score(candidates, Hidden())
+
+
+async def searched(judge: ScriptedJudge, *, verifier: Any = "process_reward", problems: Sequence[str] = ("?",)) -> Any:
+    writer = ScriptedEngine(writes_step_by_step, name="writer")
+    async with Orchestrator(writer, roles={"verifier": judge}) as ttc:
+        return [await ttc.solve(each, policy="rebase", params={"width": 8}, verifier=verifier) for each in problems]
+
+
+async def test_a_search_judges_each_step_once_and_its_usage_shows_that_the_trunk_was_not_paid_again() -> None:
+    prices = ModelCost(parameters=10**6, prices=TokenPrices(prompt_usd=1, cached_prompt_usd=0))
+    thrifty, dear = (ReadingOnJudge(babble(), name="judge", cost=prices) for _ in range(2))
+    (result,) = await searched(thrifty)
+    (same,) = await searched(dear, verifier=Forgetful())
+    assert len(thrifty.judged) == len(set(thrifty.judged)) < len(dear.judged)
+    assert (result.text, result.confidence) == (same.text, same.confidence)
+    assert result.usage.verifier_calls == same.usage.verifier_calls
+    assert result.usage.cached_prompt_tokens > same.usage.cached_prompt_tokens
+    assert result.usage.picodollars < 0.8 * same.usage.picodollars
+    assert result.usage.flops < 0.8 * same.usage.flops
+
+
+async def test_jobs_of_one_orchestrator_share_no_rewards_not_even_of_the_same_problem() -> None:
+    once, twice = (ScriptedJudge(babble(), name="judge") for _ in range(2))
+    await searched(once)
+    await searched(twice, problems=["?", "?"])
+    assert twice.judged == once.judged * 2
+
+
+async def test_a_solution_that_is_too_long_for_the_reward_model_is_not_scored_and_the_job_goes_on() -> None:
+    judge = ScriptedJudge(babble(), name="judge", context_length=60)
+    long = "so " * 100 + "\n\nThe final answer is \\boxed{1}"
+    async with Orchestrator(ScriptedEngine([long, RIGHT]), roles={"verifier": judge}) as ttc:
+        result = await ttc.solve("?", policy="best_of_n", params={"n": 12}, verifier="process_reward")
+    assert result.usage.output_tokens > 12 * 30, "a long one is among them"
+    assert result.text == "12"
+    assert len(judge.judged) == 3
