@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from orchestrator.api.growth import Frame, Growth
+from orchestrator.api.levels import Level, LevelCosts
 from orchestrator.job import JobSpec, Result, stored_result
 from orchestrator.store import JobRecord, JournalRow
 from orchestrator.tree import Node, Tree
@@ -65,6 +67,13 @@ class JobStory:
     Args:
         record: From the store.
         rows: Its journal.
+
+    Attributes:
+        tree: All nodes and their last scores.
+        growth: When each node was there, and when and why it was given up.
+        actions: In order.
+        frames: The tree after each action that was done, in order.
+        scored: By node and verifier: (number of the action, score), in order.
     """
 
     def __init__(self, record: JobRecord, rows: Sequence[JournalRow]) -> None:
@@ -74,6 +83,24 @@ class JobStory:
         self.result: Result | None = stored_result(record)
         self.tree = _tree(self.spec, rows)
         self.actions = list(_actions(rows))
+        self.growth = Growth()
+        self.frames: list[Frame] = []
+        self.scored: dict[str, dict[str, list[tuple[int, float]]]] = {}
+        self._costs = LevelCosts(self.growth)
+        for row in rows:
+            self._read(row)
+
+    def _read(self, row: JournalRow) -> None:
+        self.growth.take(row.kind, row.data)
+        self._costs.take(row)
+        if row.kind == "done":
+            self.frames.append(self.growth.frame())
+            for node, verifier, score in _scores(row.data):
+                self.scored.setdefault(node, {}).setdefault(verifier, []).append((row.data["a"], score))
+
+    def levels(self) -> list[Level]:
+        """What each level of the tree has cost."""
+        return self._costs.levels()
 
     @property
     def usage(self) -> Usage:
@@ -111,8 +138,13 @@ class JobStory:
             "usage": self.usage.to_json(),
             "votes": [vote.to_json() for vote in self.votes()],
             "actions": [note.to_json() for note in self.actions],
-            "tree": self.tree.to_json(),
+            "levels": [level.to_json() for level in self.levels()],
+            "tree": [self._node_json(data) for data in self.tree.to_json()],
         }
+
+    def _node_json(self, node: Json) -> Json:
+        given_up = self.growth.branches[node["id"]].given_up
+        return node if given_up is None else {**node, "given_up": given_up._asdict()}
 
 
 def _tree(spec: JobSpec, rows: Sequence[JournalRow]) -> Tree:
@@ -125,8 +157,10 @@ def _tree(spec: JobSpec, rows: Sequence[JournalRow]) -> Tree:
         if isinstance(node_data, dict):
             node = Node.from_json(node_data, tree.nodes)
             tree.add(replace(node, answer_class=classes.get(node.id, node.answer_class)))
-        if row.kind == "done" and row.data["action"]["type"] == "Score":
-            _note_scores(tree, row.data)
+        if row.kind == "done":
+            for node_id, verifier, score in _scores(row.data):
+                if node_id in tree:
+                    tree.record_score(tree[node_id], verifier, score)
     return tree
 
 
@@ -145,11 +179,13 @@ def _classes(rows: Sequence[JournalRow]) -> dict[str, str | None]:
     return classes
 
 
-def _note_scores(tree: Tree, data: Json) -> None:
-    action = data["action"]
-    for node_id, score in zip(action["nodes"], data["outcome"].get("scores", ()), strict=False):
-        if score is not None and node_id in tree:
-            tree.record_score(tree[node_id], action["verifier"], score)
+def _scores(done: Json) -> Iterator[tuple[str, str, float]]:
+    """Scores that an action gave: (node, verifier, score)."""
+    action = done["action"]
+    if action["type"] == "Score":
+        for node_id, score in zip(action["nodes"], done["outcome"].get("scores", ()), strict=False):
+            if score is not None:
+                yield node_id, action["verifier"], score
 
 
 def _actions(rows: Sequence[JournalRow]) -> Iterator[ActionNote]:
@@ -197,8 +233,8 @@ def _words(action: Json) -> str:
             return f"{len(nodes)} texts"
         case {"type": "Propose", "answer": {"text": text}}:
             return str(text)
-        case {"type": "Release", "all_but": kept}:
-            return f"all but {len(kept)}"
+        case {"type": "Release", "all_but": kept, **rest}:
+            return f"all but {len(kept)}" + (f": {rest['reason']}" if rest.get("reason") else "")
         case {"type": "CallTool", "name": name}:
             return str(name)
         case {"type": "Compute", "fn": fn}:

@@ -28,12 +28,15 @@ FINISH_WORDS = {
     "tool_call": "asks for a tool",
 }
 
+_SCRIPTS = ("basics", "moment", "marks", "places", "tree", "detail", "head", "time", "tables", "main")
+"""Files of one script, in order; they share their names."""
+
 Json = dict[str, Any]  # Any: JSON values
 
 
 def trace_page(story: JobStory) -> str:
     """The page as text."""
-    style, script = _packaged("trace.css"), _packaged("trace.js")
+    style, script = _packaged("page.css"), _script()
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -45,7 +48,7 @@ def trace_page(story: JobStory) -> str:
         "script": script,
         "data": _embedded(trace_data(story)),
     }
-    page, *rest = _packaged("trace.html").split("{{")
+    page, *rest = _packaged("page.html").split("{{")
     for piece in rest:  # in one pass, so that nothing inside a part is taken for a placeholder
         name, _, text = piece.partition("}}")
         page += parts[name] + text
@@ -78,6 +81,9 @@ def trace_data(story: JobStory) -> Json:
         "nodes": [_node(story, node) for node in story.tree],
         "path": [] if chosen is None else [node.id for node in chosen.path()],
         "actions": [note.to_json() for note in story.actions],
+        "frames": [frame.to_json() for frame in story.frames],
+        "levels": [level.to_json() for level in story.levels()],
+        "is_search": story.growth.is_search,
         "wall_s": story.usage.wall_s,
         "ledger": [] if result is None else ledger_rows(result),
         "finish_words": FINISH_WORDS,
@@ -107,6 +113,7 @@ def _caps(story: JobStory) -> list[Json]:
 
 
 def _node(story: JobStory, node: Node) -> Json:
+    branch = story.growth.branches[node.id]
     return {
         "id": node.id,
         "parent": None if node.parent is None else node.parent.id,
@@ -120,7 +127,10 @@ def _node(story: JobStory, node: Node) -> Json:
         "logprob": node.logprob,
         "answer": node.answer,
         "answer_class": node.answer_class or node.answer,
-        "scores": dict(story.tree.scores(node)),
+        "scores": story.scored.get(node.id, {}),
+        "born": branch.born,
+        "is_final": node.is_final,
+        "given_up": None if branch.given_up is None else branch.given_up._asdict(),
     }
 
 
@@ -140,7 +150,12 @@ def _visible(value: Any) -> Any:  # Any: a JSON value
 
 
 def _packaged(name: str) -> str:
-    return resources.files("orchestrator.api").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("orchestrator.api").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    parts = "\n".join(_packaged(f"{name}.js") for name in _SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _hash(text: str) -> str:

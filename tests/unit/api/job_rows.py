@@ -23,8 +23,14 @@ class Journal:
         self.rows.append(JournalRow(len(self.rows), kind, data))
 
 
-def search(num_nodes: int, *, seed: int = 0, text: str = HOSTILE) -> tuple[JobRecord, list[JournalRow]]:
-    """A finished tree search with scores; every text in it holds ``text``."""
+REASON = "not among the best"
+
+
+def search(
+    num_nodes: int, *, seed: int = 0, width: int = 12, text: str = HOSTILE
+) -> tuple[JobRecord, list[JournalRow]]:
+    """A finished tree search that scores every step and releases all but ``width`` of them; every text in it holds
+    ``text``."""
     rng = random.Random(seed)
     journal, frontier, made, position = Journal(), ["0"], 1, 0
     best: str | None = None
@@ -34,6 +40,7 @@ def search(num_nodes: int, *, seed: int = 0, text: str = HOSTILE) -> tuple[JobRe
         journal.add("begin", a=position, action=action)
         parents = [parent for parent, count in zip(frontier, counts, strict=True) for _ in range(count)]
         units = []
+        going_on = []
         for index, parent in enumerate(parents):
             answer = rng.choice(["384", "394", f"7{text}"]) if rng.random() < 0.2 else None
             node = {
@@ -44,8 +51,11 @@ def search(num_nodes: int, *, seed: int = 0, text: str = HOSTILE) -> tuple[JobRe
                 "output_tokens": 10,
                 "model": "m",
             }
-            journal.add("sample", a=position, i=index, usage={"output_tokens": 10}, node=node | {"answer": answer})
+            usage = {"output_tokens": 10} | ({"prompt_tokens": 40} if parent == "0" and index == 0 else {})
+            journal.add("sample", a=position, i=index, usage=usage, node=node | {"answer": answer})
             units.append([index, answer])
+            if answer is None and node["finish"] != "cancelled":
+                going_on.append(node["id"])
             best = best or (node["id"] if answer == "384" else None)
         ids = [f"{position}.{index}" for index in range(len(parents))]
         journal.add("done", a=position, action=action, outcome={"units": units}, t=float(position))
@@ -53,12 +63,15 @@ def search(num_nodes: int, *, seed: int = 0, text: str = HOSTILE) -> tuple[JobRe
         scores = [rng.random() if rng.random() < 0.9 else None for _ in ids]
         journal.add("done", a=position + 1, action=score, outcome={"scores": scores, "problems": []}, t=position + 0.5)
         made += len(ids)
-        position += 2
-        frontier = rng.sample(ids, min(len(ids), 12))
-    return _finished(text, best, made), journal.rows
+        frontier = rng.sample(going_on, min(len(going_on), width)) or ["0"]
+        release = {"type": "Release", "all_but": frontier, "reason": f"{REASON}{text}"}
+        journal.add("done", a=position + 2, action=release, outcome={}, t=position + 0.5)
+        position += 3
+    return finished(text, best, made), journal.rows
 
 
-def _finished(text: str, best: str | None, made: int) -> JobRecord:
+def finished(text: str, best: str | None, made: int) -> JobRecord:
+    """The record of a job that succeeded, with ``best`` as the node it chose."""
     spec = JobSpec(
         problem=f"How many? {text}",
         messages=(Message("user", f"How many? {text}"),),

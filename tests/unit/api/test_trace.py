@@ -11,7 +11,9 @@ import pytest
 from orchestrator.api.story import JobStory
 from orchestrator.api.trace import trace_data, trace_page
 
-from .job_rows import HOSTILE, search
+from .job_rows import HOSTILE, REASON, Journal, finished, search
+
+EXPAND = {"nodes": ["0"], "num_samples": [2], "model": "small"}
 
 
 class Elements(HTMLParser):
@@ -86,9 +88,59 @@ def test_it_shows_votes_caps_scores_and_actions() -> None:
     assert {cap["name"] for cap in data["caps"]} == {"output tokens", "US dollars"}
     assert data["votes"][0]["num_samples"] >= data["votes"][-1]["num_samples"]
     assert [vote["answer"] for vote in data["votes"] if vote["is_chosen"]] == ["384"]
-    assert {note["type"] for note in data["actions"]} == {"Expand", "Score"}
+    assert {note["type"] for note in data["actions"]} == {"Expand", "Release", "Score"}
     assert any(node["scores"].get("judge") for node in data["nodes"])
     assert ("time", "9.5 s", "") in [tuple(row) for row in data["ledger"]]
+
+
+def test_every_node_of_the_journal_is_on_the_page_exactly_once() -> None:
+    record, rows = search(300)
+    journal = [row.data["node"]["id"] for row in rows if row.kind == "sample"]
+    data = json.loads(Elements(trace_page(JobStory(record, rows))).texts[1])
+    assert sorted(node["id"] for node in data["nodes"]) == sorted(["0", *journal])
+
+
+def test_given_up_nodes_say_when_and_why() -> None:
+    record, rows = search(200, text="")
+    data = trace_data(JobStory(record, rows))
+    nodes = {node["id"]: node for node in data["nodes"]}
+    actions = [row.data for row in rows if row.kind == "done"]
+    releases = {data["a"]: data["action"]["all_but"] for data in actions if data["action"]["type"] == "Release"}
+    given_up = [node for node in data["nodes"] if node["given_up"]]
+    assert given_up
+    for node in given_up:
+        action = node["given_up"]["action"]
+        assert node["given_up"]["reason"] == REASON
+        assert node["id"] not in releases[action]
+        assert node["born"] < action
+        assert not node["is_final"]
+    assert not any(nodes[name]["given_up"] for name in data["path"])
+
+
+def test_the_page_knows_the_order_of_time() -> None:
+    data = trace_data(JobStory(*search(200, text="")))
+    nodes = {node["id"]: node for node in data["nodes"]}
+    for node in data["nodes"]:
+        if node["parent"] is not None:
+            assert nodes[node["parent"]]["born"] < node["born"] < len(data["actions"])
+        for history in node["scores"].values():
+            assert [action for action, _ in history] == sorted(action for action, _ in history)
+            assert history[0][0] > node["born"]
+    assert len(data["frames"]) == len(data["actions"])
+    born = sorted(node["born"] for node in data["nodes"])
+    for action, frame in enumerate(data["frames"]):
+        assert frame["num_nodes"] == sum(at <= action for at in born) - 1  # the root holds no text
+
+
+def test_flat_policies_are_no_search() -> None:
+    journal = Journal()
+    for index, finish in enumerate(("end", "length")):
+        node = {"id": f"0.{index}", "parent": "0", "text": "x", "finish": finish, "output_tokens": 1, "answer": "7"}
+        journal.add("sample", a=0, i=index, usage={"output_tokens": 1}, node=node)
+    journal.add("done", a=0, action={"type": "Expand"} | EXPAND, outcome={"units": [[0, "7"], [1, "7"]]}, t=1.0)
+    data = trace_data(JobStory(finished("", "0.0", 2), journal.rows))
+    assert not data["is_search"]
+    assert [level["num_nodes"] for level in data["levels"]] == [2]
 
 
 def test_an_unfinished_job_can_be_shown() -> None:

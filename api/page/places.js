@@ -1,0 +1,77 @@
+// Where nodes lie: levels are columns, trajectories are rows. Places do not depend on the moment, so nothing jumps when
+// time is moved; branches that were given up in the end get narrow rows.
+const SIZES = [
+  { row: 2, minor: 1, column: 40, radius: 3.5, letters: 0, isWhole: true }, // shrunk so that the whole tree is seen
+  { row: 12, minor: 7, column: 48, radius: 4, letters: 0 },
+  { row: 22, minor: 11, column: 104, radius: 5.5, letters: 13 },
+  { row: 30, minor: 20, column: 190, radius: 6.5, letters: 26 },
+];
+const LEFT = 22;
+const LEAF_ROOM = 340;
+const EDGE_ROOM = 8; // above and below a tree that is seen as a whole
+const LETTER = 6.6;
+let size = SIZES[2];
+let wanted = null; // the answer that branches must reach; null for all
+const folded = new Set(); // nodes whose continuations are not shown
+
+function reaching() {
+  if (wanted === null) return null;
+  const found = new Set();
+  for (const node of nodes.values()) {
+    if (node.answer === null || node.answer_class !== wanted) continue;
+    for (let step = node; step && !found.has(step); step = step.up) found.add(step);
+  }
+  return found;
+}
+/** The size with its columns as wide, or narrow, as there is room for. */
+function fitted(chosen, roomX) {
+  const most = (roomX - LEFT - (chosen.letters > 0 ? 200 : 70)) / Math.max(1, depth);
+  if (chosen.isWhole) return { ...chosen, column: Math.max(3, Math.min(chosen.column, most)) };
+  const column = Math.max(chosen.column, Math.min(depth > 1 ? 1.6 * chosen.column : 0, most));
+  return { ...chosen, column, letters: chosen.letters > 0 ? Math.floor((column - 18) / LETTER) : 0 };
+}
+/** Gives each shown node x, y and `shown` (its shown children); returns them in order of creation, and the height. */
+function place(roomY) {
+  const reached = reaching();
+  const shown = [];
+  const stack = roots.filter((root, index) => index === 0 || !reached || reached.has(root)).reverse();
+  let y = size.row * 0.8;
+  while (stack.length > 0) {
+    const node = stack.pop();
+    shown.push(node);
+    node.x = LEFT + node.depth * size.column;
+    node.shown = folded.has(node) ? [] : node.children.filter((child) => !reached || reached.has(child));
+    if (node.shown.length === 0) {
+      const height = node.given_up !== null && !path.has(node.id) && !folded.has(node) ? size.minor : size.row;
+      node.y = y + height / 2;
+      y += height;
+    }
+    for (let index = node.shown.length - 1; index >= 0; index--) stack.push(node.shown[index]);
+  }
+  for (let index = shown.length - 1; index >= 0; index--) { // children come after their parents
+    const node = shown[index];
+    if (node.shown.length > 0) node.y = (node.shown[0].y + node.shown[node.shown.length - 1].y) / 2;
+  }
+  const height = y + size.row * 0.6;
+  if (!size.isWhole) return { shown, height };
+  const scale = Math.min(5, (roomY - 2 * EDGE_ROOM) / height);
+  for (const node of shown) node.y = EDGE_ROOM + node.y * scale;
+  size = { ...size, row: size.row * scale, minor: size.minor * scale, radius: Math.max(1, Math.min(3.5, size.row * scale * 0.4)) };
+  return { shown, height: height * scale + 2 * EDGE_ROOM };
+}
+/** Nodes below a folded one. */
+function numBelow(node) {
+  const stack = [...node.children];
+  let count = 0;
+  while (stack.length > 0) {
+    count++;
+    stack.push(...stack.pop().children);
+  }
+  return count;
+}
+/** Folds branches of which nothing is left, at their tops; they are what large trees mostly consist of. */
+function foldGivenUp() {
+  for (const node of nodes.values()) {
+    if (node.given_up !== null && node.children.length > 0 && node.up.given_up === null) folded.add(node);
+  }
+}
