@@ -22,7 +22,9 @@ CASES = [
     PolicyCase(POLICIES["ets"], {"width": 5, "max_depth": 4}, max_samples=20),
     PolicyCase(POLICIES["ets"], {"width": 5, "max_depth": 4, "node_cost": "tokens", "node_limit": 0}, max_samples=20),
     PolicyCase(POLICIES["beam_search"], {"width": 6, "expansion": 4, "max_depth": 3}, max_samples=18),
-    PolicyCase(POLICIES["beam_search"], {"width": 4, "expansion": 2, "max_depth": 4, "selection": "best"}, max_samples=16),
+    PolicyCase(
+        POLICIES["beam_search"], {"width": 4, "expansion": 2, "max_depth": 4, "selection": "best"}, max_samples=16
+    ),
     PolicyCase(POLICIES["dvts"], {"width": 5, "expansion": 2, "max_depth": 4}, max_samples=20),
     PolicyCase(POLICIES["dvts"], {"width": 1, "max_depth": 4, "selection": "majority"}, max_samples=4),
     PolicyCase(POLICIES["lookahead"], {"width": 4, "expansion": 2, "max_depth": 3, "lookahead": 2}, max_samples=36),
