@@ -57,17 +57,20 @@ class GivenUp(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What a `Release` kept and gave up, in trajectories.
+    """What was kept and given up, in trajectories, since the tree last grew.
 
     Attributes:
         num_kept: Open ones after it.
-        num_given_up: Those that were open before it.
-        reason: In the policy's words; may be empty.
+        reasons: How many were given up, by the policy's reason.
     """
 
     num_kept: int
-    num_given_up: int
-    reason: str
+    reasons: dict[str, int]
+
+    @property
+    def num_given_up(self) -> int:
+        """Open ones that were left out."""
+        return sum(self.reasons.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -124,7 +127,7 @@ class Growth:
         branches: By node id, in order of creation.
         action: Number of the action under way.
         best: The answer that was proposed last.
-        last_choice: Of the last `Release` that gave something up.
+        last_choice: By the last `Release`, and those before it since the tree grew; None if there was none.
         unique_kv_tokens: Of all nodes, each once (`orchestrator.tree.Tree.kv_tokens`).
         logical_kv_tokens: Of all trajectories, each with a copy of its own.
     """
@@ -139,7 +142,7 @@ class Growth:
         self._open: dict[str, Branch] = {}
         self._childless: dict[str, Branch] = {}  # kept, though all that continued them was given up
         self._num_nodes = self._depth = self._num_finished = self._num_given_up = 0
-        self._forks_below_root = False
+        self._has_grown = self._is_search = False
         self._add_root(Node(id="0"))
 
     def take(self, kind: str, data: Json) -> None:
@@ -161,7 +164,7 @@ class Growth:
     @property
     def is_search(self) -> bool:
         """Whether trajectories fork below the root, or some were given up."""
-        return self._forks_below_root or self.last_choice is not None
+        return self._is_search
 
     def frame(self) -> Frame:
         """The tree as it is now."""
@@ -189,7 +192,8 @@ class Growth:
         branch = Branch(node, parent, level=parent.level + 1, born=self.action, tokens=node.output_tokens)
         if parent.parent is None and prompt_tokens and not parent.tokens and not node.forced:
             self._learn_length(parent, prompt_tokens)
-        self._forks_below_root |= parent.parent is not None and parent.num_children > 0
+        self._has_grown = True
+        self._is_search |= parent.parent is not None and parent.num_children > 0
         if parent.is_leaf:
             self._end(parent)
         self._revive(parent)
@@ -231,8 +235,11 @@ class Growth:
                 self._give_up(branch, given_up, kept)
             self._childless.pop(branch.node.id, None)
         self._num_given_up += len(dropped)
-        if dropped:
-            self.last_choice = Choice(len(self._open), len(dropped), given_up.reason)
+        self._is_search |= bool(dropped)
+        before = {} if self.last_choice is None or self._has_grown else self.last_choice.reasons
+        count = {given_up.reason: before.get(given_up.reason, 0) + len(dropped)} if dropped else {}
+        self.last_choice = Choice(len(self._open), before | count)
+        self._has_grown = False
 
     def _give_up(self, branch: Branch, given_up: GivenUp, kept: set[int]) -> None:
         """Gives up a branch, and those above it of which nothing is left."""

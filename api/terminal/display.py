@@ -13,6 +13,7 @@ from orchestrator.api.terminal.watch import JobWatch, Spend
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 _REFRESH_S = 0.125
 _LINE_EVERY_S = 5.0
@@ -72,9 +73,16 @@ async def repeating(show: Callable[[], object], *, every_s: float) -> AsyncItera
 def line(watch: JobWatch) -> str:
     """The state of a job in one line."""
     parts = [f"{watch.num_finished} samples done, {watch.num_running} running"]
-    votes = watch.votes()
+    growth, votes = watch.growth, watch.votes()
+    if growth.is_search:
+        parts.append(wording.search_state(growth))
+        if growth.last_choice is not None:
+            parts.append(wording.last_choice(growth.last_choice))
+        parts.append(f"KV tokens {wording.kv_saved(growth.unique_kv_tokens, growth.logical_kv_tokens)}")
     if votes:
         parts.append(f"leading: {wording.brief(votes[0][0], 30)} ({votes[0][1]} of {sum(n for _, n in votes)} votes)")
+    if watch.answer is not None:
+        parts.append(f"best so far: {wording.brief(watch.answer, 30)}")
     parts += [_spend_words(spend) for spend in watch.spending() if spend.cap != "max_seconds"]
     if not any(spend.cap == "max_output_tokens" for spend in watch.spending()):
         parts.append(f"{watch.output_tokens:,} output tokens")
@@ -98,6 +106,42 @@ def picture(watch: JobWatch) -> RenderableType:
     bars.add_column(max_width=32, no_wrap=True)
     bars.add_column(width=_BAR_WIDTH)
     bars.add_column(no_wrap=True)
+    _add_votes(bars, watch)
+    growth = watch.growth
+    if growth.is_search and growth.logical_kv_tokens:
+        share = growth.unique_kv_tokens / growth.logical_kv_tokens
+        words = wording.kv_saved(growth.unique_kv_tokens, growth.logical_kv_tokens)
+        bars.add_row("KV tokens", _bar(share, "magenta"), words)
+    spending = watch.spending()
+    for spend in spending:
+        share = spend.spent / spend.limit
+        words = f"{wording.amount(spend.cap, spend.spent)} of {wording.amount(spend.cap, spend.limit)}"
+        bars.add_row(wording.CAPS[spend.cap], _bar(share, "yellow" if share < 0.9 else "red"), words)
+    if not any(spend.cap == "max_output_tokens" for spend in spending):
+        bars.add_row("output tokens", "", f"{watch.output_tokens:,}")
+    return Group(head, *_search_lines(watch), bars)
+
+
+def _search_lines(watch: JobWatch) -> list[RenderableType]:
+    """What a tree search does, and the best it has found."""
+    from rich.text import Text
+
+    lines: list[RenderableType] = []
+    growth = watch.growth
+    if growth.is_search:
+        lines.append(Text(wording.search_state(growth)))
+        if growth.last_choice is not None:
+            lines.append(
+                Text(wording.last_choice(growth.last_choice, width=90), style="dim", no_wrap=True, overflow="ellipsis")
+            )
+        best = "none yet" if watch.answer is None else wording.brief(watch.answer, 60)
+        lines.append(Text.assemble("best so far: ", (best, "dim" if watch.answer is None else "bold green")))
+    return lines
+
+
+def _add_votes(bars: Table, watch: JobWatch) -> None:
+    from rich.text import Text
+
     votes = watch.votes()
     num_votes = sum(count for _, count in votes) or 1
     for place, (answer, count) in enumerate(votes[:_MAX_ANSWERS]):
@@ -108,14 +152,6 @@ def picture(watch: JobWatch) -> RenderableType:
         bars.add_row(Text(f"{len(votes) - _MAX_ANSWERS} other answers", style="dim"), "", "")
     if watch.num_silent:
         bars.add_row(Text("no answer", style="dim"), "", f"{watch.num_silent}")
-    spending = watch.spending()
-    for spend in spending:
-        share = spend.spent / spend.limit
-        words = f"{wording.amount(spend.cap, spend.spent)} of {wording.amount(spend.cap, spend.limit)}"
-        bars.add_row(wording.CAPS[spend.cap], _bar(share, "yellow" if share < 0.9 else "red"), words)
-    if not any(spend.cap == "max_output_tokens" for spend in spending):
-        bars.add_row("output tokens", "", f"{watch.output_tokens:,}")
-    return Group(head, bars)
 
 
 def _spend_words(spend: Spend) -> str:

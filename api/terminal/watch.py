@@ -7,7 +7,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from orchestrator.api.growth import Growth
 from orchestrator.budget import Budget
+from orchestrator.engine import FinishReason
 from orchestrator.events import Event
 
 _RATE_WINDOW_S = 5.0
@@ -32,6 +34,7 @@ class JobWatch:
     Attributes:
         job_id: Known once the job has started.
         policy: Its policy.
+        growth: Its tree.
         answer: The best answer so far.
         confidence: The policy's confidence in it.
         num_unscored: Scores that a verifier did not give.
@@ -45,6 +48,7 @@ class JobWatch:
         self._budget = Budget()
         self._running: dict[str, int] = {}
         self._answers: dict[str, str | None] = {}
+        self.growth = Growth()
         self._finished_tokens = 0
         self._num_failed = 0
         self._usage: Json = {}
@@ -58,6 +62,7 @@ class JobWatch:
 
     def take(self, event: Event) -> None:
         """Notes an event; unknown kinds are ignored."""
+        self.growth.take(event.kind, event.data)
         handler = self._HANDLERS.get(event.kind)
         if handler is not None:
             handler(self, event.data)
@@ -104,8 +109,9 @@ class JobWatch:
 
     @property
     def num_silent(self) -> int:
-        """Finished samples without an answer."""
-        return sum(answer is None for answer in self._answers.values())
+        """Finished samples without an answer; steps on the way to one are not among them."""
+        silent = (self.growth.branches[node_id] for node_id, answer in self._answers.items() if answer is None)
+        return sum(branch.is_leaf and branch.node.finish is not FinishReason.STOP for branch in silent)
 
     def spending(self) -> list[Spend]:
         """What has gone under each cap the job has."""

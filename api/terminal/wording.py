@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 
+from orchestrator.api.growth import Choice, Growth
 from orchestrator.job import Result, StopReason
 
 CAPS: dict[str, str] = {
@@ -105,6 +106,27 @@ def confidence(result: Result) -> str:
             return f"the verifier's score is {value:.2f} of 1 (not calibrated: no probability of being right)"
         case _:
             return f"{percent(value)} sure that it is right (calibrated)"
+
+
+def search_state(growth: Growth) -> str:
+    """How far a tree search has come."""
+    frame = growth.frame()
+    return f"depth {frame.depth}, width {frame.num_open}, {frame.num_finished} finished"
+
+
+def last_choice(choice: Choice, *, width: int = 60) -> str:
+    """What a search kept and gave up when it last chose, and why."""
+    if len(choice.reasons) == 1:
+        why = brief(next(iter(choice.reasons)), width)
+    else:
+        why = ", ".join(f"{count} {brief(reason, width // 2)}" for reason, count in choice.reasons.items())
+    return f"last kept {choice.num_kept}, gave up {choice.num_given_up}" + (f" ({why})" if why else "")
+
+
+def kv_saved(unique_tokens: int, logical_tokens: int) -> str:
+    """What sharing prefixes saves."""
+    saved = percent(1 - unique_tokens / logical_tokens) if logical_tokens else "nothing"
+    return f"{unique_tokens:,} of {logical_tokens:,} ({saved} saved by sharing)"
 
 
 def stop_reason(result: Result) -> str:

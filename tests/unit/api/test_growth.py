@@ -66,8 +66,9 @@ def test_growth_knows_at_every_moment_what_the_whole_tree_says(seed: int, num_ac
             num_dropped = naive.release(kept, why)
             release = {"type": "Release", "all_but": kept, "reason": why.reason}
             growth.take("done", {"a": action, "action": release, "outcome": {}, "t": 0.0})
-            if num_dropped:
-                assert growth.last_choice == Choice(len(naive.open()), num_dropped, why.reason)
+            assert growth.last_choice is not None
+            assert growth.last_choice.num_kept == len(naive.open())
+            assert growth.last_choice.num_given_up >= num_dropped
         else:
             for index in range(rng.randint(1, 5)):
                 parent = rng.choice(list(naive.tree.nodes))
@@ -107,8 +108,27 @@ def test_what_a_release_leaves_out_is_given_up_with_everything_above_it_that_lea
     growth.take("done", {"a": 2, "action": {"type": "Release", "all_but": [], "reason": "why"}, "outcome": {}, "t": 1})
     given_up = {name for name, branch in growth.branches.items() if branch.given_up == GivenUp(2, "why")}
     assert given_up == {"0.0", "1.0", "1.1", "1.3"}, "0.1 leads to a finished trajectory"
-    assert growth.last_choice == Choice(0, 3, "why")
+    assert growth.last_choice == Choice(0, {"why": 3})
     assert growth.is_search
+
+
+def test_releases_without_growth_between_them_are_one_choice() -> None:
+    growth = Growth()
+
+    def release(action: int, kept: list[str], reason: str) -> None:
+        action_data = {"type": "Release", "all_but": kept, "reason": reason}
+        growth.take("done", {"a": action, "action": action_data, "outcome": {}, "t": 0.0})
+
+    for index in range(5):
+        node = {"id": f"0.{index}", "parent": "0", "text": "", "finish": "stop", "output_tokens": 1}
+        growth.take("sample", {"a": 0, "i": index, "node": node, "usage": {}})
+    release(1, ["0.0", "0.1", "0.2"], "not in the cover")
+    release(2, ["0.0"], "no share")
+    assert growth.last_choice == Choice(1, {"not in the cover": 2, "no share": 2})
+    node = {"id": "3.0", "parent": "0.0", "text": "", "finish": "stop", "output_tokens": 1}
+    growth.take("sample", {"a": 3, "i": 0, "node": node, "usage": {}})
+    release(4, ["3.0"], "no share")
+    assert growth.last_choice == Choice(1, {})
 
 
 def test_a_branch_that_is_taken_up_again_is_not_given_up() -> None:

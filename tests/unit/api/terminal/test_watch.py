@@ -4,6 +4,8 @@ from orchestrator import Budget, Event, Orchestrator
 from orchestrator.api.terminal.display import line
 from orchestrator.api.terminal.watch import JobWatch
 
+NODE = {"id": "0.0", "parent": "0", "text": "7", "finish": "end", "output_tokens": 40, "answer": " 7 "}
+
 
 class Hands:
     """A clock that is moved by hand."""
@@ -54,7 +56,7 @@ def test_samples_under_way_count_against_the_caps() -> None:
     assert [(spend.cap, spend.spent) for spend in watch.spending()] == [("max_output_tokens", 30), ("max_seconds", 2.0)]
     assert watch.tokens_per_s == 15
     assert line(watch) == "0 samples done, 2 running · 30 of 100 output tokens · 2.0 s"
-    sample = {"a": 0, "i": 0, "usage": {"output_tokens": 40}, "node": {"answer": " 7 "}}
+    sample = {"a": 0, "i": 0, "usage": {"output_tokens": 40}, "node": NODE}
     watch.take(Event("sample", sample, 1))
     done = {"a": 0, "t": 1.0, "action": {"type": "Expand"}, "outcome": {"units": [[0, "7"]]}}
     watch.take(Event("done", done, 2))
