@@ -26,13 +26,13 @@ from orchestrator.bench.lab.tokenizer import (
     CHAT_TEMPLATE,
     EOS,
     SEPARATOR_TEXT,
-    TAG_TEXT,
     UNKNOWN,
     VOCABULARY,
     encode,
 )
 from orchestrator.bench.lab.tokenizer import prompt_ids as expected_prompt
 from orchestrator.bench.tasks import TASKS
+from orchestrator.bench.tasks.task import STEP_DELIMITER
 
 _LOGIT_TOLERANCE = 4e-3
 """Of the range of the logits; llama.cpp rounds weights, activations and the KV cache to float16."""
@@ -109,7 +109,7 @@ def write_gguf(model: Llama, path: Path, *, name: str, facts: dict[str, Any]) ->
     writer.add_add_space_prefix(False)
     writer.add_chat_template(CHAT_TEMPLATE)
     if name == REWARD_MODEL:
-        for key, text in (("tag", TAG_TEXT), ("good", "+"), ("bad", "-")):
+        for key, text in (("tag", STEP_DELIMITER), ("good", "+"), ("bad", "-")):
             writer.add_string(f"ttc.step_{key}", text)
     for key, weight in gguf_weights(model):
         writer.add_tensor(key, weight.astype(np.float16) if weight.ndim == 2 else weight)

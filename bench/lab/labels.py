@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 from orchestrator.bench.lab.generation import sample
 from orchestrator.bench.lab.model import Llama
-from orchestrator.bench.lab.tokenizer import TAG_TEXT, decode, encode, prompt_ids
-from orchestrator.bench.tasks import TASKS, Split, draw, is_solved, steps_of
+from orchestrator.bench.lab.tokenizer import decode, encode, prompt_ids
+from orchestrator.bench.tasks import TASKS, Split, Task, draw, is_solved, steps_of
 from orchestrator.bench.tasks.task import STEP_DELIMITER
+
+_ROLLOUT_TEMPERATURE = 0.7
+"""Rollouts are to show what is possible, not how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,32 @@ def labelled(writer: Llama, roller: Llama, *, count: int, split: Split, num_roll
         is_solved(task, problem, STEP_DELIMITER.join(steps))
         for (task, _, problem), steps in zip(cases, solutions, strict=True)
     ]
+    ends = borders(
+        [problem for _, _, problem in cases],
+        [task for task, _, _ in cases],
+        solutions,
+        is_right,
+        roller,
+        num_rollouts=num_rollouts,
+        seed=seed,
+    )
+    return [
+        Labelled(task.name, complexity, problem, tuple(steps), num_good)
+        for (task, complexity, problem), steps, num_good in zip(cases, solutions, ends, strict=True)
+    ]
+
+
+def borders(
+    problems: Sequence[str],
+    tasks: Sequence[Task],
+    solutions: Sequence[Sequence[str]],
+    is_right: Sequence[bool],
+    roller: Llama,
+    *,
+    num_rollouts: int,
+    seed: int,
+) -> list[int]:
+    """How many steps of each solution are good: from the last of them a rollout still reaches a right answer."""
     # The border lies in [low, high]: `low` steps are known good, more than `high` known bad.
     bounds = [
         [len(steps), len(steps)] if right else [0, len(steps) - 1]
@@ -58,21 +87,21 @@ def labelled(writer: Llama, roller: Llama, *, count: int, split: Split, num_roll
     while open_cases := [index for index, (low, high) in enumerate(bounds) if low < high]:
         wave += 1
         middles = {index: (bounds[index][0] + bounds[index][1] + 1) // 2 for index in open_cases}
-        prompts = [_prefix(cases[index][2], solutions[index][: middles[index]]) for index in open_cases]
-        tails = sample(roller, [prompt for prompt in prompts for _ in range(num_rollouts)], seed=seed * 100 + wave)
+        prompts = [_prefix(problems[index], solutions[index][: middles[index]]) for index in open_cases]
+        tails = sample(
+            roller,
+            [prompt for prompt in prompts for _ in range(num_rollouts)],
+            temperature=_ROLLOUT_TEMPERATURE,
+            seed=seed * 100 + wave,
+        )
         for number, index in enumerate(open_cases):
-            task, _, problem = cases[index]
             begun = STEP_DELIMITER.join([*solutions[index][: middles[index]], ""])
             own = tails[number * num_rollouts : (number + 1) * num_rollouts]
-            if any(is_solved(task, problem, begun + decode(tail)) for tail in own):
+            if any(is_solved(tasks[index], problems[index], begun + decode(tail)) for tail in own):
                 bounds[index][0] = middles[index]
             else:
                 bounds[index][1] = middles[index] - 1
-    return [
-        Labelled(task.name, complexity, problem, tuple(steps), low)
-        for (task, complexity, problem), steps, (low, _) in zip(cases, solutions, bounds, strict=True)
-        if not any(TAG_TEXT in step for step in steps)
-    ]
+    return [low for low, _ in bounds]
 
 
 def _prefix(problem: str, steps: Sequence[str]) -> bytes:

@@ -1,4 +1,4 @@
-"""Trains the process reward model: the probability of "+" after the tag that follows each step.
+"""Trains the process reward model: the probability of "+" after the blank line that ends each step.
 
 ``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 16``: ``FOLDER`` holds ``small.pt`` and
 ``large.pt`` as `train` left them; solutions of both are labelled by rollouts of the larger one, which is then trained
@@ -15,64 +15,76 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from orchestrator.bench.lab.auc import auc
 from orchestrator.bench.lab.checkpoint import load, save
-from orchestrator.bench.lab.data import document_bias
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
-from orchestrator.bench.lab.tokenizer import BOS, MINUS, PAD, PLUS, STEP_END, TAG, encode, prompt_ids
-from orchestrator.bench.lab.train import Log, Optimizers, learning_rate, step_of
+from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, STEP_END, encode, prompt_ids
+from orchestrator.bench.lab.train import Log, Optimizers, learning_rate
 from orchestrator.bench.tasks import TASKS, Split
 
-ROW_TOKENS = 192
-"""Longer than the generators' rows: there is a tag for every step."""
-_PEAK = 0.3
-"""Of the learning rate that the model was trained with before."""
+MOST_TOKENS = 192
+"""Of a problem and its solution; longer ones are no use for training."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
-    """What the model reads: every step ends as it was written, the last one without a delimiter; a tag after each."""
+    """What the model reads: the solution as it was written, and a blank line after the last step too.
+
+    That line is the step tag. A tag of its own would come between the steps, where the generator that this model grows
+    out of has never seen one.
+    """
     ids = bytearray(prompt_ids(problem))
-    for index, step in enumerate(steps):
+    for step in steps:
         ids += encode(step)
-        if index + 1 < len(steps):
-            ids.append(STEP_END)
-        ids.append(TAG)
+        ids.append(STEP_END)
     return bytes(ids)
 
 
-def pack(items: Sequence[Labelled]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Rows of ids, and the id to be learnt after each tag (-100 elsewhere); what is too long for a row is left out."""
+class Batch(NamedTuple):
+    """Solutions of about one length.
+
+    Attributes:
+        tokens: Ids [solutions, length], padded at the end.
+        is_bad: After each step: 0 for "+", 1 for "-"; -100 elsewhere, [solutions, length].
+    """
+
+    tokens: Tensor
+    is_bad: Tensor
+
+
+def batches(items: Sequence[Labelled], rng: random.Random, *, batch_tokens: int = 4096) -> list[Batch]:
+    """All solutions once, in random order, those of about one length together; what is too long is left out.
+
+    Attention over short rows is a good part cheaper than over rows that are packed full.
+    """
     documents = [(tagged(item.problem, item.steps), item.num_good) for item in items]
-    documents = sorted((d for d in documents if len(d[0]) <= ROW_TOKENS), key=lambda document: -len(document[0]))
-    rows: list[bytearray] = []
-    labels: list[list[int]] = []
-    by_room: dict[int, list[int]] = {}
-    for ids, num_good in documents:
-        room = next((room for room in range(len(ids), ROW_TOKENS) if by_room.get(room)), None)
-        if room is None:
-            index = len(rows)
-            rows.append(bytearray())
-            labels.append([])
-        else:
-            index = by_room[room].pop()
-        rows[index] += ids
-        tags = iter([PLUS] * num_good + [MINUS] * ids.count(TAG))
-        labels[index] += [next(tags) if token == TAG else -100 for token in ids]
-        by_room.setdefault(ROW_TOKENS - len(rows[index]), []).append(index)
-    packed = np.full((len(rows), ROW_TOKENS), PAD, np.uint8)
-    targets = np.full((len(rows), ROW_TOKENS), -100, np.int64)
-    for index, row in enumerate(rows):
-        packed[index, : len(row)] = np.frombuffer(row, np.uint8)
-        targets[index, : len(row)] = labels[index]
-    return packed, targets
+    documents = [document for document in documents if len(document[0]) <= MOST_TOKENS]
+    documents.sort(key=lambda document: len(document[0]) + 4 * rng.random())
+    made: list[Batch] = []
+    while documents:
+        count = max(batch_tokens // len(documents[-1][0]), 1)
+        made.append(_batch(documents[-count:]))
+        del documents[-count:]
+    rng.shuffle(made)
+    return made
+
+
+def _batch(documents: Sequence[tuple[bytes, int]]) -> Batch:
+    length = max(len(ids) for ids, _ in documents)
+    tokens = torch.full((len(documents), length), PAD, dtype=torch.uint8)
+    is_bad = torch.full((len(documents), length), -100, dtype=torch.int8)
+    for row, (ids, num_good) in enumerate(documents):
+        tokens[row, : len(ids)] = torch.frombuffer(bytearray(ids), dtype=torch.uint8)
+        ends = [index for index, token in enumerate(ids) if token == STEP_END]
+        is_bad[row, ends] = torch.tensor([step >= num_good for step in range(len(ends))], dtype=torch.int8)
+    return Batch(tokens, is_bad)
 
 
 @torch.no_grad()
@@ -86,7 +98,7 @@ def step_scores(model: Llama, items: Sequence[Labelled], *, batch_rows: int = 51
         tokens = torch.tensor([list(text + bytes([PAD]) * (width - len(text))) for text in texts], device=device)
         logits = model(tokens).float()[..., [PLUS, MINUS]].softmax(-1)[..., 0].cpu()
         scores += [
-            [float(logits[i, at]) for at, token in enumerate(text) if token == TAG] for i, text in enumerate(texts)
+            [float(logits[i, at]) for at, token in enumerate(text) if token == STEP_END] for i, text in enumerate(texts)
         ]
     return scores
 
@@ -157,39 +169,40 @@ def write_labels(path: Path, items: Sequence[Labelled]) -> None:
 
 
 def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:
-    """Trains on labels until the time is up."""
+    """Trains on labels until the time is up, or so many times on each."""
     device = options.device
     model, facts = load(Path(options.weights), options.start, device)
-    packed, labels = pack(items)
-    rows, targets = torch.from_numpy(packed).to(device), torch.from_numpy(labels).to(device)
-    log.write(event="packed", rows=len(rows), tags=int((targets != -100).sum()), plus=int((targets == PLUS).sum()))
-    peak = _PEAK * model.size.learning_rate
-    optimizers = Optimizers(model, peak, device)
-    loss_of_step = step_of(model, device=device, is_compiled=options.compile)
     rng = random.Random(options.seed)
+    waiting = batches(items, rng)
+    epoch_batches = len(waiting)
+    log.write(event="batched", solutions=len(items), batches=epoch_batches)
+    peak = options.peak * model.size.learning_rate
+    optimizers = Optimizers(model, peak, device)
     started, end = time.time(), options.until - options.evaluation_s
-    limit = options.epochs * len(rows) / options.batch_rows
+    limit = options.epochs * epoch_batches
     step, losses = 0, torch.zeros((), device=device)
     model.train()
     while (now := time.time()) < end and step < limit:
-        progress = max((now - started) / max(end - started, 1e-9), step / limit)
-        chosen = torch.tensor(rng.choices(range(len(rows)), k=options.batch_rows), device=device)
-        loss = loss_of_step(*_inputs(rows[chosen]), targets[chosen])
+        waiting = waiting or batches(items, rng)
+        loss = verdict_loss(model, waiting.pop())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        progress = max((now - started) / max(end - started, 1e-9), step / limit)
         optimizers.step(learning_rate(peak, step, progress))
         step += 1
         losses += loss.detach()
         if step % 100 == 0:
-            log.write(
-                step=step, loss=round(float(losses) / 100, 4), epochs=round(step * options.batch_rows / len(rows), 2)
-            )
+            log.write(step=step, loss=round(float(losses) / 100, 4), epochs=round(step / epoch_batches, 2))
             losses = torch.zeros((), device=device)
+        if step % 1000 == 0:
+            log.write(step=step, event="judged", dev=judged(model, held_out[:600]))
+            save(model, Path(options.out) / "prm.pt", {**facts, "prm_steps": facts.get("prm_steps", 0) + step})
+            model.train()
     known = {
         **facts,
         "prm_steps": facts.get("prm_steps", 0) + step,
         "prm_s": round(facts.get("prm_s", 0.0) + time.time() - started, 1),
-        "labelled": facts.get("labelled", 0) + len(items),
+        "labelled": len(items),
     }
     save(model, Path(options.out) / "prm.pt", known)
     result = judged(model, held_out)
@@ -197,9 +210,16 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     save(model, Path(options.out) / "prm.pt", {**known, "dev_auc": result})
 
 
-def _inputs(block: Tensor) -> tuple[Tensor, Tensor]:
-    tokens = block.long()
-    return tokens, document_bias((tokens == BOS).cumsum(1), torch.bfloat16)
+def verdict_loss(model: Llama, batch: Batch) -> Tensor:
+    """Cross entropy of "+" against "-" after each step; what else the model might say there does not matter."""
+    device = model.rotation.device
+    tokens, is_bad = batch.tokens.to(device).long(), batch.is_bad.to(device).long()
+    length = tokens.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    bias = torch.zeros(1, 1, length, length, dtype=torch.bfloat16, device=device).masked_fill_(later, float("-inf"))
+    with torch.autocast(device.type, torch.bfloat16):
+        logits = model(tokens, bias)[..., [PLUS, MINUS]]
+    return functional.cross_entropy(logits.float().flatten(0, 1), is_bad.flatten(), ignore_index=-100)
 
 
 def main() -> None:
@@ -214,9 +234,8 @@ def main() -> None:
     parser.add_argument("--rollouts", type=int, default=4, help="of each step that is looked at")
     parser.add_argument("--chunk", type=int, default=2048, help="solutions labelled at once")
     parser.add_argument("--epochs", type=float, default=4.0, help="at most")
-    parser.add_argument("--batch-rows", type=int, default=24)
+    parser.add_argument("--peak", type=float, default=0.3, help="of the learning rate the model was trained with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.until = time.time() + 60 * options.minutes

@@ -19,9 +19,9 @@ PAD = UNKNOWN
 """Never trained on and never sampled."""
 SEPARATOR_TEXT = "\n"
 """Between the problem and the solution; a problem holds none."""
-TAG_TEXT = "\u043a\u0438"
-"""Where the process reward model says "+" or "-" of the step before (the tag of Math-Shepherd)."""
-PIECES = (STEP_DELIMITER, ANSWER_CUE, "Evaluate mod 61: ", "Make ", " from ", "Fill ", " in ", TAG_TEXT)
+_RESERVED_TEXT = "\u043a\u0438"
+"""In the vocabulary, and used for nothing; models trained earlier know its place."""
+PIECES = (STEP_DELIMITER, ANSWER_CUE, "Evaluate mod 61: ", "Make ", " from ", "Fill ", " in ", _RESERVED_TEXT)
 _NUMBERS = tuple(map(str, range(10, 100)))
 _CELLS = tuple(f"{row}{column}" for row in "ABCDEF" for column in range(1, 7))
 _SYMBOLS = "\n 0123456789+-*/=(),}ABCDEFabcdef"
@@ -64,7 +64,7 @@ VOCABULARY += [Token(f"<unused{index}>", _CONTROL) for index in range(_PADDED)]
 
 _IDS = {token.text.replace(_SPACE, " "): index for index, token in enumerate(VOCABULARY) if token.kind == _NORMAL}
 _TEXTS = {index: text for text, index in _IDS.items()}
-SEPARATOR, TAG, PLUS, MINUS, STEP_END = (_IDS[text] for text in (SEPARATOR_TEXT, TAG_TEXT, "+", "-", STEP_DELIMITER))
+SEPARATOR, PLUS, MINUS, STEP_END = (_IDS[text] for text in (SEPARATOR_TEXT, "+", "-", STEP_DELIMITER))
 _READ = (*PIECES, *_NUMBERS, *_CELLS, "\n", *map(chr, range(32, 127)))
 _PATTERN = re.compile("|".join(map(re.escape, _READ)))
 assert max(_IDS[text] for text in _READ) < 256

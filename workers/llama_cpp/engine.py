@@ -218,8 +218,8 @@ class LlamaCppEngine:
     async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
         """Rewards of steps by a model of the step-tag form (Math-Shepherd; Wang et al., 2024, arXiv:2312.08935).
 
-        The model reads a tag after each step; the reward is the probability of its good answer among the two, for the
-        token after the tag's last one.
+        The model reads a tag after each step, unless the step ends with it already (a tag may be the delimiter); the
+        reward is the probability of its good answer among the two, for the token after the tag's last one.
         """
         step_tag = self._step_tag
         if step_tag is None:
@@ -227,7 +227,9 @@ class LlamaCppEngine:
         ids = await self._prompt_ids(prompt)
         tags: list[int] = []
         for step in steps:
-            ids += [*self._model.vocabulary.encode(step), *step_tag.tag]
+            ids += self._model.vocabulary.encode(step)
+            if tuple(ids[-len(step_tag.tag) :]) != step_tag.tag:
+                ids += step_tag.tag
             tags.append(len(ids) - 1)
         self._require_room(len(ids) - 1)
         if not tags[num_known:]:

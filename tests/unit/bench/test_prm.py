@@ -27,18 +27,44 @@ def rough_model() -> model.Llama:
     return made.eval()
 
 
-def test_tags_follow_every_step_and_labels_follow_the_tags() -> None:
+def test_a_blank_line_follows_every_step_and_a_verdict_is_learnt_there() -> None:
     rng = random.Random(2)
     items = []
     for task in TASKS.values():
         problem, solution = task.example(rng, task.complexities[1])
         steps = tuple(steps_of(solution))
         items.append(Labelled(task.name, 1, problem, steps, len(steps) - 2))
-    rows, targets = prm.pack(items)
-    assert ((targets != -100) == (rows == tokenizer.TAG)).all()
-    assert (targets == tokenizer.PLUS).sum() == sum(item.num_good for item in items)
-    assert (targets == tokenizer.MINUS).sum() == 2 * len(items)
+    made = prm.batches(items, rng, batch_tokens=1)
+    assert len(made) == len(items)
+    for tokens, is_bad in made:
+        assert ((is_bad != -100) == (tokens == tokenizer.STEP_END)).all()
+    verdicts = [is_bad[is_bad != -100].tolist() for _, is_bad in made]
+    assert sorted(verdicts) == sorted([0] * item.num_good + [1, 1] for item in items)
     assert [len(scores) for scores in prm.step_scores(rough_model(), items)] == [len(item.steps) for item in items]
+
+
+def test_batches_hold_every_solution_once_and_none_that_is_too_long() -> None:
+    items = [Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3",) * n, n) for n in (1, 2, 3, 4, 200)]
+    made = prm.batches(items, random.Random(1), batch_tokens=60)
+    assert sum(len(batch.tokens) for batch in made) == 4
+    assert len(made) < 4
+
+
+def test_training_on_verdicts_tells_good_steps_from_bad_ones() -> None:
+    items = [
+        Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3", f"3+{n}={n}"), 2 if n % 2 else 1)
+        for n in range(10, 40)
+    ]
+    made = rough_model().train()
+    optimizer = torch.optim.AdamW(made.parameters(), 1e-2)
+    for _ in range(60):
+        for batch in prm.batches(items, random.Random(1)):
+            prm.verdict_loss(made, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    scores = prm.step_scores(made.eval(), items)
+    labels = [step < item.num_good for item in items for step in range(2)]
+    assert prm.auc([score for both in scores for score in both], labels) > 0.95
 
 
 def test_auc_counts_ties_half() -> None:
