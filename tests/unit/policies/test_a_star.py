@@ -138,6 +138,20 @@ class TestEnd:
         assert (rest.counts(), rest.sampling, rest.stop, rest.max_tokens) == ((1,), GREEDY, (), 40)
         assert (driver.answer.text, driver.answer.confidence) == ("7", 0.4)
 
+    def test_if_its_end_cannot_be_paid_for_it_is_concluded(self):
+        driver = PolicyDriver(a_star, params={"expansion": 2, "max_expansions": 1}, cue="So: ")
+        explore(driver, {"": [step("a"), step("b")]}, {"a": 0.3, "b": 0.6}, num_turns=2)
+        driver.throw()
+        assert isinstance(driver.action, Conclude)
+        assert driver.action.node.trajectory == "b"
+
+    def test_if_its_end_cannot_be_scored_it_counts_all_the_same(self):
+        said = {"": [step("a"), step("b")], "b": [end("and so on: 7", "7")]}
+        driver = explore(a_search(max_expansions=1), said, {"a": 0.3, "b": 0.6}, num_turns=3)
+        driver.throw()
+        driver.send(None)
+        assert (driver.answer.text, driver.answer.confidence) == ("7", 0.6)
+
     def test_a_finished_text_without_an_answer_is_no_goal(self):
         said = {"": [end("lost", None), step("a")], "a": [end("x", "1"), step("b")]}
         driver = explore(a_search(), said, {"lost": 1.0, "a": 0.5, "ax": 0.5, "ab": 0.4})
