@@ -18,6 +18,7 @@ from orchestrator.policies.search.stepping import Steps
 from orchestrator.policies.search.together import together
 from orchestrator.policies.selection import Scored
 from orchestrator.policy import Policy, PolicyContext, Query, policy
+from orchestrator.sampling import Sampling
 from orchestrator.tree import Node
 
 
@@ -34,6 +35,7 @@ class TreeOfThoughtsParams(StepParams):
     )
     num_votes: int = Field(3, ge=1, le=100, description="Votes on a level, or verdicts on each proposal (n)")
     judge: str = Field("", description="Role or name of the model that lists and judges; empty for the one that writes")
+    judge_temperature: float = Field(0.7, ge=0, le=5, description="Of lists, votes and verdicts; 0 is greedy")
     max_judge_tokens: int = Field(256, ge=1, description="Most tokens of a list, a vote or a verdict")
 
     def ask(self, roots: Sequence[Node], num_samples: int) -> Expand:
@@ -43,7 +45,7 @@ class TreeOfThoughtsParams(StepParams):
             num_samples,
             model=self.judge or self.model,
             max_tokens=self.max_judge_tokens,
-            sampling=self.sampling,
+            sampling=Sampling(temperature=self.judge_temperature),
         )
 
 

@@ -97,6 +97,7 @@ class Performer:
         if recorded is not None and recorded.done is not None:
             self._run.limited_by = self._run.limited_by or recorded.done.get("limited")
             if "error" in recorded.done:
+                self._add_roots(action)  # they joined the tree before anything could go wrong
                 await self._sampling.settle_cut_short(position, action, recorded)
                 raise from_fields(recorded.done["error"])
         elif self._is_offline and not (recorded is not None and isinstance(action, AskHuman)):

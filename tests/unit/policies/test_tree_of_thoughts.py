@@ -9,6 +9,7 @@ import pytest
 from orchestrator.actions import Conclude, Expand, Next, Propose, Release, Score, Start
 from orchestrator.errors import BudgetExhausted, ContextOverflow
 from orchestrator.policies.tree_of_thoughts import tree_of_thoughts
+from orchestrator.sampling import Sampling
 from orchestrator.testing import PolicyDriver, Sampled
 from orchestrator.tree import Node
 
@@ -127,9 +128,11 @@ class TestSearch:
         assert driver.answer.text == "9"
 
     def test_another_model_may_judge(self):
-        driver = Model(AB, {"a": 0.1, "b": 0.9}).play(a_search(judge="large"), num_turns=3)
-        models = [action.model for action in driver.actions if isinstance(action, Expand)]
-        assert models == ["small", "large", "small"]
+        search = a_search(judge="large", judge_temperature=0.5, max_judge_tokens=99)
+        driver = Model(AB, {"a": 0.1, "b": 0.9}).play(search, num_turns=3)
+        first, vote, second = (action for action in driver.actions if isinstance(action, Expand))
+        assert (first.model, vote.model, second.model) == ("small", "large", "small")
+        assert (vote.sampling, vote.max_tokens) == (Sampling(temperature=0.5), 99)
 
 
 class TestJudging:

@@ -82,6 +82,16 @@ def test_texts_of_other_conversations_do_not_vote() -> None:
     assert "r1" in ran.result.tree
 
 
+def test_a_conversation_whose_first_reply_cannot_be_paid_for_is_in_the_tree_of_a_replay_too() -> None:
+    def policy(query: Any, ctx: Any) -> Any:
+        yield Expand([query.root], 1)
+        yield Expand([ctx.new_root([Message("user", "What is 100 + 1?")])], 1)
+
+    ran = run_virtual(run_job(policy, budget=Budget(max_model_calls=1)))  # which compares it with its replay
+    assert ran.result.limited_by == "max_model_calls"
+    assert "r1" in ran.result.tree
+
+
 def test_texts_of_a_conversation_that_answers_the_query_do() -> None:
     def policy(query: Any, ctx: Any) -> Any:
         again = ctx.new_root([*query.root.messages, Message("user", "What is 100 + 1?")], answers_query=True)
