@@ -80,8 +80,11 @@ def test_a_cap_holds_in_the_middle_of_a_level_and_there_is_an_answer(policy: str
 
 
 @pytest.mark.parametrize(("policy", "params"), SEARCHES)
-def test_when_the_money_ends_before_any_answer_the_best_trajectory_is_concluded(policy: str, params: dict[str, Any]):
-    result = solved(policy, params, cap=110)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_when_the_money_ends_before_any_answer_the_best_trajectory_is_concluded(
+    policy: str, params: dict[str, Any], seed: int
+):
+    result = solved(policy, params, cap=110, seed=seed)
     assert result.stop_reason is StopReason.BUDGET
     assert result.answer.node is not None
     concluded = result.answer.node.parent
