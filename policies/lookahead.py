@@ -28,8 +28,8 @@ class LookaheadParams(BeamSearchParams):
 def lookahead(query: Query, ctx: PolicyContext[LookaheadParams]) -> Policy:
     """Beam search that scores each new step by the reward at the end of a greedy rollout of it.
 
-    The rollout goes on at temperature 0 for `lookahead` steps, or until it ends; a level of width w costs
-    w (lookahead + 1) steps and w rewards. Without lookahead it is `beam_search`.
+    The rollout goes on at temperature 0 (unless the job prescribes its sampling) for `lookahead` steps, or until it
+    ends; a level of width w costs w (lookahead + 1) steps and w rewards. Without lookahead it is `beam_search`.
 
     A rollout is no trajectory of the search: it is let go as soon as it has been scored, and has no vote, because
     those of one level are near copies of one another and of those of the level before. But it was paid for, so one
