@@ -212,7 +212,7 @@ def _actions(rows: Sequence[JournalRow]) -> Iterator[ActionNote]:
         yield ActionNote(
             position=position,
             type=action["type"],
-            words=_words(action),
+            words=action_words(action),
             start_s=start_s,
             end_s=None if data is None else max(start_s, data["t"]),
             num_samples=samples.get(position, 0),
@@ -221,7 +221,8 @@ def _actions(rows: Sequence[JournalRow]) -> Iterator[ActionNote]:
         )
 
 
-def _words(action: Json) -> str:
+def action_words(action: Json) -> str:
+    """What an action, encoded as in the journal, asks for, in a few words."""
     match action:
         case {"type": "Expand"}:
             return _expand_words(action)

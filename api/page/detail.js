@@ -6,7 +6,7 @@ function open(node, { isByKey = false } = {}) {
   facts.replaceChildren();
   if (node.answer !== null) addFact(facts, "answer", node.answer);
   if (node.parent !== null) {
-    addFact(facts, "what became of it", fateNow(node));
+    addFact(facts, "state", fateNow(node));
     for (const name of verifiers) addScores(facts, node, name);
     if (node.model) addFact(facts, "model", node.model);
     addFact(facts, "level", `${node.depth}, written by action ${node.id.split(".")[0]}`);
@@ -34,7 +34,7 @@ function addScores(facts, node, name) {
   const way = [];
   for (let step = node; step; step = step.up) way.unshift(scoreOf(step, name));
   const known = way.filter((value) => value !== undefined);
-  if (scoreOf(node, name) !== undefined) addFact(facts, `score by ${name}`, scoreOf(node, name).toFixed(4));
+  if (scoreOf(node, name) !== undefined) addFact(facts, brief(name, 24), scoreOf(node, name).toFixed(4));
   if (known.length > 1) addFact(facts, "on the way", known.map(score).join(", "));
 }
 function pathTokens(node) {

@@ -58,6 +58,6 @@ function stateAtEnd(node) {
 byId("fold-label").hidden = !data.nodes.some((node) => node.given_up !== null && nodes.get(node.id).children.length > 0);
 showLegend();
 resize(window.innerWidth < 736 && depth > 3 ? 0 : 2);
-if (data.is_search && laid.height > 1.5 * box.clientHeight) resize(0);
+if (data.is_search && laid.height > 1.4 * box.clientHeight) resize(0);
 box.scrollTop = box.scrollLeft = 0;
 go(LAST);

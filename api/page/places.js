@@ -8,6 +8,7 @@ const SIZES = [
 ];
 const LEFT = 22;
 const LEAF_ROOM = 340;
+const WHOLE_ROOM = 96;
 const EDGE_ROOM = 8; // above and below a tree that is seen as a whole
 const LETTER = 6.6;
 let size = SIZES[2];
@@ -25,7 +26,7 @@ function reaching() {
 }
 /** The size with its columns as wide, or narrow, as there is room for. */
 function fitted(chosen, roomX) {
-  const most = (roomX - LEFT - (chosen.letters > 0 ? 200 : 70)) / Math.max(1, depth);
+  const most = (roomX - LEFT - (chosen.letters > 0 ? 200 : WHOLE_ROOM)) / Math.max(1, depth);
   if (chosen.isWhole) return { ...chosen, column: Math.max(3, Math.min(chosen.column, most)) };
   const column = Math.max(chosen.column, Math.min(depth > 1 ? 1.6 * chosen.column : 0, most));
   return { ...chosen, column, letters: chosen.letters > 0 ? Math.floor((column - 18) / LETTER) : 0 };

@@ -32,7 +32,7 @@ function go(to, { isPlaying = false } = {}) {
   slider.value = moment;
   slider.setAttribute("aria-valuetext", momentWords());
   byId("when").textContent = momentWords();
-  byId("now").replaceChildren(...numbersNow().map((words) => element("span", {}, words)));
+  byId("now").textContent = numbersNow().join(" · ");
   const cursor = byId("cursor");
   if (cursor) cursor.style.left = `${cursorPlace()}%`;
   if (moment > from && moment < LAST) follow();

@@ -28,7 +28,7 @@ function layOut() {
   isLaid = new Set(laid.shown);
   levels = Array.from({ length: depth + 1 }, () => []);
   for (const node of laid.shown) levels[node.depth].push(node);
-  const width = LEFT + depth * size.column + (size.isWhole ? 60 : LEAF_ROOM);
+  const width = LEFT + depth * size.column + (size.isWhole ? WHOLE_ROOM - 4 : LEAF_ROOM);
   svg.setAttribute("width", width);
   svg.setAttribute("height", Math.ceil(laid.height));
   heads.style.width = `${width}px`;

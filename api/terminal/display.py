@@ -129,7 +129,8 @@ def _search_lines(watch: JobWatch) -> list[RenderableType]:
     lines: list[RenderableType] = []
     growth = watch.growth
     if growth.is_search:
-        lines.append(Text(wording.search_state(growth)))
+        doing = f" · {wording.brief(watch.doing)}" if watch.doing and not watch.num_running else ""
+        lines.append(Text(wording.search_state(growth) + doing))
         if growth.last_choice is not None:
             lines.append(
                 Text(wording.last_choice(growth.last_choice, width=90), style="dim", no_wrap=True, overflow="ellipsis")

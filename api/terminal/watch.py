@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from orchestrator.api.growth import Growth
+from orchestrator.api.story import action_words
 from orchestrator.budget import Budget
 from orchestrator.engine import FinishReason
 from orchestrator.events import Event
@@ -35,6 +36,7 @@ class JobWatch:
         job_id: Known once the job has started.
         policy: Its policy.
         growth: Its tree.
+        doing: The action under way; empty between actions.
         answer: The best answer so far.
         confidence: The policy's confidence in it.
         num_unscored: Scores that a verifier did not give.
@@ -49,6 +51,7 @@ class JobWatch:
         self._running: dict[str, int] = {}
         self._answers: dict[str, str | None] = {}
         self.growth = Growth()
+        self.doing = ""
         self._finished_tokens = 0
         self._num_failed = 0
         self._usage: Json = {}
@@ -133,6 +136,9 @@ class JobWatch:
         self.job_id, self.policy = data["job_id"], data["policy"]
         self._budget = Budget.from_json(data["spec"]["budget"])
 
+    def _on_begin(self, data: Json) -> None:
+        self.doing = f"{data['action']['type']} {action_words(data['action'])}".strip()
+
     def _on_dispatch(self, data: Json) -> None:
         for unit in data["units"]:
             self._running.setdefault(f"{data['a']}.{unit}", 0)
@@ -154,6 +160,7 @@ class JobWatch:
     def _on_done(self, data: Json) -> None:
         """Delivered samples have their answer's class by now, which several spellings share."""
         self._elapsed_before_s = max(self._elapsed_before_s, data.get("t", 0.0) - (self._clock() - self._started_at))
+        self.doing = ""
         action, outcome = data["action"], data["outcome"]
         units: list[tuple[int | None, str | None]] = []
         if "units" in outcome:
@@ -181,6 +188,7 @@ class JobWatch:
 
     _HANDLERS: dict[str, Callable[[JobWatch, Json], None]] = {  # noqa: RUF012  # a table, never changed
         "started": _on_started,
+        "begin": _on_begin,
         "dispatch": _on_dispatch,
         "delta": _on_delta,
         "sample": _on_sample,

@@ -50,6 +50,15 @@ def test_a_search_shows_depth_width_choice_and_kv() -> None:
     assert "best so far: none yet" in shown(watch)
 
 
+def test_an_action_under_way_is_named_while_nothing_is_sampled() -> None:
+    watch = watched(100)
+    assert "Score" not in shown(watch)
+    action = {"type": "Score", "nodes": ["0.0"], "verifier": f"judge{HOSTILE}"}
+    watch.take(Event("begin", {"a": 99, "action": action}, 999))
+    assert "Score 1 by judge" in shown(watch)
+    assert "\u202e" not in shown(watch)
+
+
 async def test_the_live_kv_ends_as_the_ledger_says() -> None:
     watch = JobWatch()
     async with Orchestrator("scripted:arithmetic") as ttc:
