@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.policies.search.frontier import FrontierSearch
+from orchestrator.policies.search.frontier import FrontierSearch, distinct
 from orchestrator.policies.search.params import Selection, StepSearchParams
 from orchestrator.policies.search.partial import Partial
 from orchestrator.policies.search.stepping import Steps
@@ -128,7 +128,8 @@ def _best_goals(search: FrontierSearch, frontier: Frontier, params: AStarParams)
         num_expanded += 1
         num_given_up = len(search.given_up)
         search.prefer(best.partial)
-        grown = yield from search.grow([best.partial], params.expansion)
+        yield from search.secure(best.partial)
+        grown = distinct((yield from search.grow([best.partial], params.expansion)))
         going_on = yield from search.harvest(grown)
         frontier.pop()
         for partial in grown:

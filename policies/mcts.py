@@ -43,6 +43,7 @@ def mcts(query: Query, ctx: PolicyContext[MctsParams]) -> Policy:
             batch.append(root.begin(FORMULAS[params.formula], params.exploration))
         num_left -= len(batch)
         search.prefer(batch[0].partial)
+        yield from search.secure(batch[0].partial)
         grown = yield from search.grow([leaf.partial for leaf in batch], params.expansion)
         going_on = set((yield from search.harvest(grown)))
         for leaf in batch:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from orchestrator.actions import Answer, Expand, Samples
 from orchestrator.errors import ContextOverflow
-from orchestrator.policies.search.frontier import FrontierSearch
+from orchestrator.policies.search.frontier import FrontierSearch, distinct
 from orchestrator.policies.search.judging import Judging, SelfJudge
 from orchestrator.policies.search.params import StepParams
 from orchestrator.policies.search.proposing import asking_for_steps, read_steps
@@ -62,7 +62,9 @@ def tree_of_thoughts(query: Query, ctx: PolicyContext[TreeOfThoughtsParams]) -> 
     search = _ThoughtSearch(query, ctx)
     frontier, num_places = [search.root], params.beam
     while frontier:
-        grown = yield from search.grow(frontier, params.proposals)
+        search.prefer(frontier[0])
+        yield from search.secure(frontier[0])
+        grown = distinct((yield from search.grow(frontier, params.proposals)))
         going_on = set((yield from search.harvest(grown)))
         grown.sort(key=lambda partial: partial.score(params.aggregation), reverse=True)  # stable
         frontier = [partial for partial in grown[:num_places] if partial in going_on]
@@ -103,6 +105,7 @@ class _ThoughtSearch(FrontierSearch):
             replies: Samples = yield self._ctx.params.ask(list(asked), 1)
         except ContextOverflow:
             return {}
+        self.note(replies.snapshot)
         return {asked[reply.root]: read_steps(reply.text, num_steps=num_steps) for reply in replies}
 
     def judged_distinct(self, nodes: Sequence[Node]) -> Steps[Sequence[float | None]]:

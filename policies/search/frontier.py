@@ -1,24 +1,57 @@
-"""What searches that go on anywhere in the tree share: distinct steps, a depth limit, a last resort."""
+"""What searches that go on anywhere in the tree share: equal steps, a depth limit, a last resort."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from orchestrator.actions import Samples
+from orchestrator.actions import Samples, Snapshot
 from orchestrator.errors import BudgetExhausted
+from orchestrator.policies.search.params import StepParams
 from orchestrator.policies.search.partial import Partial
 from orchestrator.policies.search.stepping import Steps, StepSearch
+from orchestrator.policy import Query
 from orchestrator.sampling import GREEDY
 from orchestrator.tree import Node
 
+RESERVED_SHARE = 0.25
+"""Of the budget: when no more is left and nothing has stated an answer, one trajectory is written to its end."""
+
 
 class FrontierSearch(StepSearch):
-    """A search over steps in which equal continuations of a trajectory are one, scored once and gone on from once."""
+    """A search over steps that scores equal continuations once, and knows what it would finish first."""
+
+    def __init__(self, query: Query, params: StepParams) -> None:
+        super().__init__(query, params)
+        self._first_left: dict[str, float] = {}
+        self._share_left = 1.0
+        self._has_secured = False
 
     def prefer(self, partial: Partial) -> None:
         """Says which open trajectory is to be concluded if the budget ends before any has finished."""
         self._newest = [partial] if partial.rewards else []
+
+    def secure(self, partial: Partial) -> Steps[None]:
+        """Completes a trajectory, once, if the budget runs out and nothing has stated an answer yet."""
+        is_due = self._share_left < RESERVED_SHARE and bool(partial.rewards) and self.best_so_far().text is None
+        if is_due and not self._has_secured:
+            self._has_secured = True
+            yield from self.complete(partial)
+
+    def sampled(self, nodes: Sequence[Node], counts: Sequence[int]) -> Steps[Sequence[Node]]:
+        """As `StepSearch.sampled`; notes what is left of the budget."""
+        samples: Samples = yield self._params.expand(nodes, counts)
+        self.note(samples.snapshot)
+        return samples.nodes
+
+    def note(self, snapshot: Snapshot) -> None:
+        """Learns what is left of the budget, by the cap of which the least is left."""
+        left: dict[str, float] = dict(snapshot.remaining)
+        if snapshot.remaining_s is not None:
+            left["seconds"] = snapshot.remaining_s
+        self._first_left = self._first_left or left
+        shares = [left[name] / first for name, first in self._first_left.items() if first and name in left]
+        self._share_left = min(shares, default=1.0)
 
     def judged(self, nodes: Sequence[Node]) -> Steps[Sequence[float | None]]:
         """The rewards of new steps; equal ones are scored once."""
@@ -32,14 +65,6 @@ class FrontierSearch(StepSearch):
     def judged_distinct(self, nodes: Sequence[Node]) -> Steps[Sequence[float | None]]:
         """The rewards of new steps, no two of them equal."""
         return (yield from super().judged(nodes))
-
-    def grow(self, partials: Sequence[Partial], num_samples: int | Sequence[int]) -> Steps[list[Partial]]:
-        """As `StepSearch.grow`, of equal continuations only the first."""
-        grown = yield from super().grow(partials, num_samples)
-        first: dict[tuple[object, ...], Partial] = {}
-        for partial in grown:
-            first.setdefault(_continuation(partial.node), partial)
-        return list(first.values())
 
     def harvest(self, grown: Iterable[Partial]) -> Steps[list[Partial]]:
         """As `StepSearch.harvest`; trajectories of the most steps there may be are given up, too."""
@@ -64,6 +89,14 @@ class FrontierSearch(StepSearch):
 
     def _is_deep(self, partial: Partial) -> bool:
         return len(partial.rewards) >= self._params.max_depth
+
+
+def distinct(partials: Iterable[Partial]) -> list[Partial]:
+    """Of trajectories that continue the same one in the same way, only the first."""
+    first: dict[tuple[object, ...], Partial] = {}
+    for partial in partials:
+        first.setdefault(_continuation(partial.node), partial)
+    return list(first.values())
 
 
 def _continuation(node: Node) -> tuple[object, ...]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.actions import Answer, Conclude, Expand, Propose
+from orchestrator.actions import Answer, Conclude, Expand, Propose, Snapshot
 from orchestrator.errors import BudgetExhausted
 from orchestrator.policies.a_star import AStarParams, EdgeCost, Frontier, State, a_star
 from orchestrator.policies.search.partial import Partial
@@ -210,6 +210,22 @@ class TestBudget:
         assert driver.action.answer.text == "1"
         with pytest.raises(BudgetExhausted):
             driver.send(None)
+
+    def test_with_little_left_and_no_answer_the_best_open_state_is_written_to_its_end_and_then_it_goes_on(self):
+        driver = PolicyDriver(a_star, params={"expansion": 2}, cue="So: ")
+        for left, num_turns in ((100, 1), (30, 1), (20, 1)):
+            driver.send(driver.samples(step("a"), step("b"), snapshot=Snapshot(remaining={"output_tokens": left})))
+            explore(driver, {}, lambda text: 0.9 if text[-1] == "b" else 0.1, num_turns=num_turns)
+        assert expanded(driver) == ["", "b", "bb", "bbb"]
+        rest = driver.action
+        assert isinstance(rest, Expand)
+        assert (rest.counts(), rest.sampling) == ((1,), GREEDY)
+        driver.send(driver.samples(end("so 7", "7")))
+        explore(driver, {}, lambda _: 0.1, num_turns=1)
+        assert driver.proposals[-1].text == "7"
+        driver.send(None)
+        assert isinstance(driver.action, Expand)
+        assert (expanded(driver)[-1], driver.action.counts()) == ("bbb", (2,))
 
     def test_without_an_answer_the_best_open_state_is_concluded(self):
         driver = PolicyDriver(a_star, params={"expansion": 2}, cue="So: ")

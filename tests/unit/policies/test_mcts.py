@@ -16,7 +16,7 @@ from orchestrator.sampling import GREEDY
 from orchestrator.testing import PolicyDriver, Sampled
 from orchestrator.tree import Node
 
-from .worlds import end, expanded, explore, kept, step
+from .worlds import end, expanded, explore, kept, scored, step
 
 FOUR = [step(letter) for letter in "abcd"]
 ENDED = "all that goes on from it has ended"
@@ -148,9 +148,10 @@ class TestSearch:
         batches = [len(action.nodes) for action in search.actions if isinstance(action, Expand)]
         assert batches[:3] == [1, 3, 1]  # the root alone, three of its children, and what is left of five
 
-    def test_equal_steps_are_one(self):
-        search = explore(a_search(num_simulations=2, expansion=4), lambda _: [step("a")], lambda _: 0.5, num_turns=4)
-        assert expanded(search)[:2] == ["", "a"]
+    def test_equal_steps_are_scored_once_and_may_each_be_gone_on_from(self):
+        search = explore(a_search(num_simulations=3, parallel=2), lambda _: [step("a")], lambda _: 0.5, num_turns=3)
+        assert expanded(search) == ["", "a", "a"]
+        assert scored(search) == ["a", "aa", "aa"]
 
     def test_it_ends_when_nothing_is_left_to_expand(self):
         said = {"": [step("a"), step("b")], "a": [end("x", "1")], "b": [end("y", "2")]}
