@@ -62,6 +62,18 @@ def actions(driver: PolicyDriver, kind: type[Action]) -> list[Any]:
 
 
 class TestTheProgram:
+    def test_it_is_the_paper_s(self):
+        driver = explore(an_ets(max_depth=2), THREE_AND_ONE, reward_of(REWARDS))
+        first, second = (action.args[0] for action in actions(driver, Compute) if action.fn is chosen_candidates)
+        assert (first["branch_parents"], first["parents"], first["clusters"]) == ([-1], [0] * 4, [0, 1, 2, 3])
+        assert first["branch_costs"] == pytest.approx([1 / 5])
+        assert first["gains"] == pytest.approx([3 / 4 - 1 / 5, -1 / 5, -1 / 5, 1 / 4 - 1 / 5])
+        assert first["cluster_gain"] == pytest.approx(1.5 / 4)
+        assert (second["branch_parents"], second["parents"]) == ([-1, 0, 0], [1, 1, 1, 2])
+        assert second["branch_costs"] == pytest.approx([1 / 7] * 3)
+        assert second["gains"] == pytest.approx([1 / 4 - 1 / 7] * 4)
+        assert (second["clusters"], second["cluster_gain"]) == ([0, 0, 0, 1], 1.5 / 2)
+
     def test_a_branch_that_is_not_worth_its_kv_is_let_go(self):
         driver = explore(an_ets(lambda_d=0, max_depth=2), THREE_AND_ONE, reward_of(REWARDS))
         first, second = kept(driver)

@@ -25,7 +25,7 @@ class TestLabels:
         assert cluster_labels(at_angles(0, 90, 2, 91, 180), 5, 0.05) == [0, 1, 0, 1, 2]
 
     def test_length_does_not_matter(self):
-        vectors = np.array([[1, 0], [0, 2], [5, 0]], dtype=np.float32)
+        vectors = np.array([[1, 0], [0, 2], [0.1, 0]], dtype=np.float32)
         assert cluster_labels(packed(vectors), 3, 0.05) == [0, 1, 0]
 
     def test_the_threshold_decides(self):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.policies.search.selection_program import MOST_PARTS, SelectionProgram, chosen_candidates
+from orchestrator.policies.search.selection_tree import SelectionTree
 
 WORTHS = st.sampled_from([0.0, 0.1, 0.25]) | st.floats(-0.6, 0.6)
 COSTS = st.sampled_from([0.0, 0.1]) | st.floats(0, 0.6)
@@ -95,6 +96,15 @@ def test_what_is_left_after_reducing_is_worth_as_much(program: SelectionProgram)
     choices = [tree.candidates_of(parts) for parts in sets]
     best = max(program.value(chosen) for chosen in choices if chosen)
     assert best == pytest.approx(brute_force(program), abs=1e-9)
+
+
+def test_the_heuristic_counts_the_branches_on_the_way():
+    tree = SelectionTree(0.0)
+    tree.add(-1, 0.0)
+    for branch_value, gain in ((-1.0, 0.6), (-0.2, 0.5)):
+        tree.add(0, branch_value)
+        tree.add(len(tree) - 1, gain, candidates=(len(tree),))
+    assert tree.greedy(is_empty_allowed=True) == {0, 3, 4}
 
 
 def test_of_two_branches_of_a_kind_one_is_kept():
