@@ -8,6 +8,7 @@ from pydantic import Field
 
 from orchestrator.policies.search.frontier import FrontierSearch
 from orchestrator.policies.search.params import StepSearchParams
+from orchestrator.policies.search.partial import Partial
 from orchestrator.policies.search.visits import FORMULAS, FormulaName, Visited
 from orchestrator.policy import Policy, PolicyContext, Query, policy
 
@@ -21,6 +22,9 @@ class MctsParams(StepSearchParams):
     exploration: float = Field(
         math.sqrt(2), ge=0, le=1000, description="Weight c of the term that favours the unvisited"
     )
+    rollouts: bool = Field(
+        False, description="Write every new step on to its end; the score there is its value, and it may be the answer"
+    )
     parallel: int = Field(1, ge=1, le=1024, description="Leaves expanded at the same time, apart by virtual loss")
 
 
@@ -29,9 +33,10 @@ def mcts(query: Query, ctx: PolicyContext[MctsParams]) -> Policy:
     """Goes down to the most promising leaf, expands it, scores the new steps at once and backs their scores up.
 
     A child is chosen by mean + c P sqrt(ln n_parent / n) (``uct``) or mean + c P sqrt(n_parent) / (1 + n) (``puct``),
-    where P is the softmax of the scores among siblings. There are no rollouts: the reward of a step takes their place.
-    Finished trajectories and those that grew too long are not visited again, so every simulation buys new steps. If
-    none has stated an answer in the end, the most visited path is written to its end at temperature 0.
+    where P is the softmax of the values among siblings. The value of a step is its own score, or with `rollouts` the
+    score of the solution that a rollout of it ends with, which then has its vote. Finished trajectories and those that
+    grew too long are not visited again, so every simulation buys new steps. If none has stated an answer in the end,
+    the most visited path is written to its end at temperature 0.
     """
     params = ctx.params
     search = FrontierSearch(query, params)
@@ -45,11 +50,15 @@ def mcts(query: Query, ctx: PolicyContext[MctsParams]) -> Policy:
         search.prefer(batch[0].partial)
         yield from search.secure(batch[0].partial)
         grown = yield from search.grow([leaf.partial for leaf in batch], params.expansion)
-        going_on = set((yield from search.harvest(grown)))
+        going_on = yield from search.harvest(grown)
+        ends: dict[Partial, Partial] = {}
+        if params.rollouts and going_on:
+            ends = yield from search.roll_out(going_on, params.sampling)
         for leaf in batch:
             found = [partial for partial in grown if partial.node.parent is leaf.partial.node]
-            leaf.end(found, [partial.score(params.aggregation) for partial in found], going_on=going_on)
-        if len(going_on) < len(grown) and root.num_open:
+            values = [ends.get(partial, partial).score(params.aggregation) for partial in found]
+            leaf.end(found, values, going_on=set(going_on))
+        if (ends or len(going_on) < len(grown)) and root.num_open:
             yield from search.keep([leaf.partial for leaf in root.open_leaves()], "all that goes on from it has ended")
     if root.num_open and search.best_so_far().text is None:
         yield from search.complete(root.most_visited_leaf().partial)

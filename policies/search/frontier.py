@@ -11,7 +11,7 @@ from orchestrator.policies.search.params import StepParams
 from orchestrator.policies.search.partial import Partial
 from orchestrator.policies.search.stepping import Steps, StepSearch
 from orchestrator.policy import Query
-from orchestrator.sampling import GREEDY
+from orchestrator.sampling import GREEDY, Sampling
 from orchestrator.tree import Node
 
 RESERVED_SHARE = 0.25
@@ -74,8 +74,25 @@ class FrontierSearch(StepSearch):
 
     def complete(self, partial: Partial) -> Steps[None]:
         """Has the model write the rest of a trajectory in one go at temperature 0, if there is money for that."""
-        most = max(1, self._params.max_tokens - partial.node.trajectory_tokens)
-        rest = replace(self._params.expand([partial.node], 1), max_tokens=most, sampling=GREEDY, stop=())
+        yield from self.roll_out([partial], GREEDY)
+
+    def roll_out(self, partials: Sequence[Partial], sampling: Sampling | None) -> Steps[dict[Partial, Partial]]:
+        """Has the model write the rest of trajectories, each in one go, and harvests what that gives.
+
+        Args:
+            partials: What to write on from, distinct.
+            sampling: How tokens are chosen; None for the job's.
+
+        Returns:
+            By trajectory, what became of it; those that there was no money for are left out.
+        """
+        most = self._params.max_tokens - min(partial.node.trajectory_tokens for partial in partials)
+        rest = replace(
+            self._params.expand([partial.node for partial in partials], 1),
+            max_tokens=max(1, most),
+            sampling=sampling,
+            stop=(),
+        )
         nodes: Sequence[Node] = ()
         rewards: Sequence[float | None] = ()
         try:
@@ -84,8 +101,14 @@ class FrontierSearch(StepSearch):
             rewards = (yield from self.judged(nodes)) if nodes else ()
         except BudgetExhausted:
             pass  # what there is by now counts
-        grown = [partial.extended(node, reward) for node, reward in zip(nodes, rewards, strict=True)]
-        yield from super().harvest(grown)
+        before = {partial.node: partial for partial in partials}
+        ends = {
+            before[node.parent]: before[node.parent].extended(node, reward)
+            for node, reward in zip(nodes, rewards, strict=True)
+            if node.parent is not None
+        }
+        yield from super().harvest(ends.values())
+        return ends
 
     def _is_deep(self, partial: Partial) -> bool:
         return len(partial.rewards) >= self._params.max_depth

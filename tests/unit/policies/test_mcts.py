@@ -181,6 +181,27 @@ class TestSearch:
         )
         assert expanded(search) == ["", "a", "ac"]
 
+    def test_rollouts_give_steps_their_values_and_answers_their_votes(self):
+        def said(text: str) -> list[Sampled]:
+            return [step("a"), step("b")] if not text else [end("!", text[0])]
+
+        worth = {"a": 0.9, "b": 0.1, "a!": 0.2, "b!": 0.8}
+        search = a_search(num_simulations=2, rollouts=True, exploration=0)
+        explore(search, said, worth, num_turns=6)
+        rollout = search.actions[2]
+        assert isinstance(rollout, Expand)
+        assert ([node.text for node in rollout.nodes], rollout.counts(), rollout.stop) == (["a", "b"], (1, 1), ())
+        assert search.proposals[-1].text == "b"
+        assert kept(search) == [({"a", "b"}, ENDED)]
+        assert expanded(search)[-1] == "b"
+
+    def test_without_money_for_rollouts_steps_are_worth_their_own_scores(self):
+        search = explore(
+            a_search(num_simulations=2, rollouts=True, exploration=0), lambda _: FOUR, {"a": 0.4, "b": 0.5}, num_turns=2
+        )
+        search.throw()
+        assert expanded(search)[-1] == "b"
+
     def test_when_the_budget_ends_the_leaf_it_was_at_is_concluded(self):
         search = PolicyDriver(mcts, params={"exploration": 0}, cue="So: ")
         explore(search, lambda _: FOUR, {"a": 0.4, "b": 0.5, "ba": 0.1, "bb": 0.1}, num_turns=4)

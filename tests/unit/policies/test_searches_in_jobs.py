@@ -20,6 +20,7 @@ SEARCHES = [
     pytest.param("a_star", {"edge_cost": "consistent", "num_answers": 2, "max_frontier": 3}, id="consistent"),
     pytest.param("mcts", {"num_simulations": 20}, id="uct"),
     pytest.param("mcts", {"num_simulations": 20, "formula": "puct", "parallel": 4}, id="puct"),
+    pytest.param("mcts", {"num_simulations": 10, "rollouts": True, "parallel": 2}, id="rollouts"),
     pytest.param("ab_mcts", {"max_samples": 10, "parallel": 3}, id="ab_mcts"),
     pytest.param("ab_mcts", {"max_samples": 10, "models": "small,large", "prior": "beta"}, id="two models"),
     pytest.param("tree_of_thoughts", {"beam": 2, "proposals": 3}, id="votes"),
