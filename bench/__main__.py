@@ -62,11 +62,13 @@ def suites() -> list[Suite]:
 def _lab_suites(*, has_engine: bool) -> list[Suite]:
     command = "orchestrator.api.cli"
     run = ("bench", "run", "--quiet")
-    smoke, sanity, live = (str(ROWS / f"{name}.jsonl") for name in ("smoke", "sanity", "live"))
+    smoke, sanity, live, gsm8k = (str(ROWS / f"{name}.jsonl") for name in ("smoke", "sanity", "live", "gsm8k"))
     found = [
         Suite("replays", command, *(((*run, "smoke", "--out", smoke),) * 2)),
         Suite("oracle", command, (*run, "sanity", "--out", sanity, "--seeds", "1"), (*run, "sanity", "--out", sanity)),
         Suite("policies", command, *((("bench", "report", smoke, "--title", "policies", *_REPORT),) * 2)),
+        Suite("gsm8k_replays", command, *(((*run, "gsm8k", "--out", gsm8k),) * 2)),
+        Suite("gsm8k", command, *((("bench", "report", gsm8k, "--title", "gsm8k", *_REPORT),) * 2)),
     ]
     if has_engine:
         pools = tuple(f"bench/pools/{name}.pool.xz" for name in POOLS)

@@ -183,7 +183,9 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     step, losses = 0, torch.zeros((), device=device)
     model.train()
     while (now := time.time()) < end and step < limit:
-        waiting = waiting or batches(items, rng)
+        if not waiting:
+            items = read_labels(Path(options.out) / "labels-train.jsonl")  # another process may have added some
+            waiting = batches(items, rng)
         loss = verdict_loss(model, waiting.pop())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from orchestrator.bench.problems import Problem, ProblemSet
@@ -15,10 +16,12 @@ class PoolSet:
     Args:
         pool: The pool.
         real: Checks answers that were not recorded; None to refuse them.
+        others: Pools of the same set, whose answers are known too.
     """
 
-    def __init__(self, pool: Pool, real: ProblemSet | None = None) -> None:
+    def __init__(self, pool: Pool, real: ProblemSet | None = None, *, others: Sequence[Pool] = ()) -> None:
         self._pool = pool
+        self._others = others
         self._real = real
         self._answers: dict[str, dict[str, bool]] = {}
 
@@ -76,6 +79,8 @@ class PoolSet:
         if recorded is None:
             message = f"pool {self._pool.name!r} holds no problem {problem.id!r}"
             raise InvalidRequest(message, field="problem", value=problem.id)
-        answers = {sample.answer: sample.is_correct for sample in recorded.samples if sample.answer is not None}
-        texts = {sample.text: False for sample in recorded.samples if sample.answer is None}
+        same = [other.problem_of(problem.messages) for other in self._others]
+        samples = [sample for found in (*same, recorded) if found is not None for sample in found.samples]
+        answers = {sample.answer: sample.is_correct for sample in samples if sample.answer is not None}
+        texts = {sample.text: False for sample in samples if sample.answer is None}
         return texts | answers

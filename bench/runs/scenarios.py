@@ -136,7 +136,7 @@ class _Opener:
         assert real is not None, "an entry names a pool or a set"
         return Scenario(
             problem_set=real,
-            problems=self._first(real, entry),
+            problems=self._first(real.problems, entry),
             models={"small": small} | {role: self._model(name) for role, name in named.items()},
             model=_short(small),
             has_quick_check=_is_lab_task(entry),
@@ -156,10 +156,18 @@ class _Opener:
             models["verifier"] = self._model(verifier)
         elif scorers:
             models["verifier"] = PoolScorer(pool, verifier or scorers[0])
-        problem_set = PoolSet(pool, real or lab_checker(pool.header.set))
+        partners = [self._pool(self._file(name)) for name in named.values() if name.startswith(POOL)]
+        problem_set = PoolSet(pool, real or lab_checker(pool.header.set), others=partners)
+        shared = [p for p in problem_set.problems if all(other.problem_of(p.messages) for other in partners)]
+        if not shared:
+            raise InvalidRequest(
+                f"{self.suite.path}: {entry.text!r} has no problem in common with {', '.join(named.values())}",
+                field="sets",
+                value=entry.text,
+            )
         return Scenario(
             problem_set=problem_set,
-            problems=self._first(problem_set, entry),
+            problems=self._first(shared, entry),
             models=models,
             model=pool.name,
             is_replayed=True,
@@ -192,9 +200,9 @@ class _Opener:
         counts = [count for count in (entry.count, self.wish.num_problems) if count is not None]
         return open_set(spec, count=min(counts, default=None), seed=entry.seed, split=entry.split)
 
-    def _first(self, problem_set: ProblemSet, entry: SetEntry) -> tuple[Problem, ...]:
+    def _first(self, problems: Sequence[Problem], entry: SetEntry) -> tuple[Problem, ...]:
         counts = [count for count in (entry.count, self.wish.num_problems) if count is not None]
-        return tuple(problem_set.problems)[: min(counts, default=None)]
+        return tuple(problems)[: min(counts, default=None)]
 
     def _filled(self, text: str) -> str:
         return with_data(text, self.wish.data)

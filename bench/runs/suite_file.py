@@ -40,7 +40,9 @@ class SetEntry(_Part):
 
     set: _Text | None = Field(None, description="As `orchestrator.bench.sets.open_set` takes it: expression@6, ...")
     pool: _Text | None = Field(None, description="A recorded pool: its problems, and its samples instead of a model's")
-    large: _Text | None = Field(None, description="The large model for these problems, in place of the suite's")
+    large: _Text | None = Field(
+        None, description="The large model for these problems; if a pool, those that both hold are asked"
+    )
     count: int | None = Field(None, ge=1, description="So many problems, the first ones; all if left out")
     seed: int = Field(0, ge=0, description="Of the problems, where they are drawn")
     split: Split = Field("test", description="Of the lab's tasks")

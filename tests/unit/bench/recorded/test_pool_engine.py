@@ -426,3 +426,11 @@ def test_recorded_answers_are_looked_up_and_others_checked_by_the_real_set() -> 
         alone.is_correct(problem, "four")
     with pytest.raises(InvalidRequest, match="holds no problem 'other'"):
         alone.is_correct(Problem("other", "?"), "4")
+
+
+def test_answers_that_another_models_pool_holds_are_known_too() -> None:
+    small = a_pool({"?": [a_sample("=5", answer="5")]})
+    large = a_pool({"?": [a_sample("=4", answer="4", is_correct=True)], "!": [a_sample("=1", answer="1")]})
+    (problem,) = PoolSet(small).problems
+    problem_set = PoolSet(small, others=[large])
+    assert [problem_set.is_correct(problem, answer) for answer in ("4", "5")] == [True, False]

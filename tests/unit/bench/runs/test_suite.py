@@ -111,7 +111,7 @@ def test_the_sampling_of_a_policy_goes_before_that_of_the_suite(tmp_path: Path):
             "policies[0].grid.temperature",
             "both in params and in grid",
         ),
-        (HEAD + SETS + SINGLE + 'verifier = "majority"\n', "policies[0].verifier", "policies that do: best_of_n"),
+        (HEAD + SETS + SINGLE + 'verifier = "majority"\n', "policies[0].verifier", "policies that do: a_star"),
         (HEAD + SETS + '[[policies]]\npolicy = "best_of_n"\nverifier = "x"\n', "policies[0].name", "verifier 'x'"),
         (
             HEAD + SETS + '[[policies]]\npolicy = "best_of_n"\nverifier = "majority"\nverifier_params = {x = 1}\n',
