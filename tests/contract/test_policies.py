@@ -38,7 +38,9 @@ CASES = [
     PolicyCase(POLICIES["a_star"], {"expansion": 3, "max_expansions": 6, "max_frontier": 4}, max_samples=19),
     PolicyCase(POLICIES["a_star"], {"max_expansions": 3, "edge_cost": "consistent", "num_answers": 3}, max_samples=13),
     PolicyCase(POLICIES["mcts"], {"num_simulations": 8}, max_samples=17),
-    PolicyCase(POLICIES["mcts"], {"num_simulations": 8, "formula": "puct", "parallel": 3, "max_depth": 2}, max_samples=17),
+    PolicyCase(
+        POLICIES["mcts"], {"num_simulations": 8, "formula": "puct", "parallel": 3, "max_depth": 2}, max_samples=17
+    ),
     PolicyCase(POLICIES["mcts"], {"num_simulations": 5, "rollouts": True}, max_samples=21),
     PolicyCase(POLICIES["ab_mcts"], {"max_samples": 9}, max_samples=9),
     PolicyCase(POLICIES["ab_mcts"], {"max_samples": 9, "models": "small,large", "prior": "beta"}, max_samples=9),
