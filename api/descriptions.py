@@ -12,9 +12,13 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from orchestrator import registry
+from orchestrator.policies.search.params import StepParams
 from orchestrator.policy import PolicySpec
 from orchestrator.registry import Kind
 from orchestrator.verifier import describe_verifier
+
+WHOLE = "samples whole solutions"
+SEARCH = "tree search over steps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +82,12 @@ def _all(kind: Kind, describe: Callable[[str], Description]) -> list[Description
 
 
 def _policy(spec: PolicySpec) -> Description:
+    verifier = spec.params_type.model_fields.get("verifier")
     facts = {
+        "kind": SEARCH if issubclass(spec.params_type, StepParams) else WHOLE,
         "source": spec.source or "none",
         "models": ", ".join(spec.roles) or "none",
+        "verifier": "none" if verifier is None else f"any; by default {verifier.default}",
         "stops at a target confidence": "yes" if spec.stops_at_confidence else "no",
     }
     return Description(name=spec.name, summary=spec.summary, facts=facts, parameters=parameters_of(spec.params_type))
@@ -157,6 +164,8 @@ def type_words(annotation: Any) -> str:  # Any: an annotation
     """A type as people say it."""
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(_shown, get_args(annotation)))
+    if get_origin(annotation) is tuple:
+        return f"list of {type_words(get_args(annotation)[0])}"
     if args := get_args(annotation):
         return " or ".join(type_words(arg) for arg in args)
     words = {int: "whole number", float: "number", str: "text", bool: "true or false", type(None): "null"}
@@ -166,6 +175,8 @@ def type_words(annotation: Any) -> str:  # Any: an annotation
 def _shown(value: object) -> str:
     if value is None:
         return "null"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, str) else str(value)
 
 

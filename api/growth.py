@@ -81,7 +81,7 @@ class Branch:
         node: The node; its answer's class may come later.
         parent: None for roots.
         level: Nodes above it.
-        born: Number of the action that was under way when it was finished; -1 for roots.
+        born: Number of the action that was under way when it was finished, or first asked for; -1 for the problem.
         tokens: KV tokens of its own text; of a root, of the conversation, once somebody has read it.
         given_up: None if it was not, or if it was taken up again.
         num_children: Nodes that continue it.
@@ -143,12 +143,12 @@ class Growth:
         self._childless: dict[str, Branch] = {}  # kept, though all that continued them was given up
         self._num_nodes = self._depth = self._num_finished = self._num_given_up = 0
         self._has_grown = self._is_search = False
-        self._add_root(Node(id="0"))
+        self._add_root(Node(id="0"), born=-1)
 
     def take(self, kind: str, data: Json) -> None:
         """Notes a row of the journal, or the event that it is; those that do not change the tree are ignored."""
         for root in data.get("roots", ()):
-            self._add_root(Node.from_json(root, {}))
+            self._add_root(Node.from_json(root, {}), born=self.action)
         if kind == "sample" and "node" in data:
             self._add(data["node"], prompt_tokens=data["usage"].get("prompt_tokens", 0))
         elif kind == "done":
@@ -181,8 +181,8 @@ class Growth:
 
     # -- what changes it -----------------------------------------------------------------------------------------
 
-    def _add_root(self, node: Node) -> None:
-        self.branches.setdefault(node.id, Branch(node, None, level=0, born=-1, tokens=0))
+    def _add_root(self, node: Node, *, born: int) -> None:
+        self.branches.setdefault(node.id, Branch(node, None, level=0, born=born, tokens=0))
 
     def _add(self, data: Json, *, prompt_tokens: int = 0) -> None:
         if data["id"] in self.branches:

@@ -25,9 +25,12 @@ def _arguments(command: _Command) -> _Command:
 def policies(*, name: str | None, as_json: bool) -> None:
     """Describe the policies, or one of them with its parameters.
 
+    Some sample whole solutions and vote or choose; others search over steps, and need somebody who scores steps.
+
     \b
-    Example:
+    Examples:
       ttc policies self_consistency
+      ttc policies ets
     """  # noqa: D301  # click wants the character
     _print("policy", described_policies(), name, as_json=as_json)
 
@@ -62,11 +65,17 @@ def _print(kind: str, found: Sequence[Description], name: str | None, *, as_json
 def _print_list(found: Sequence[Description]) -> None:
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
-    for description in found:
-        summary = description.summary if not description.problem else f"(not usable) {description.problem}"
-        table.add_row(description.name, summary)
-    result_console().print(table)
+    console = result_console()
+    kinds = sorted({description.facts.get("kind", "") for description in found})
+    for kind in kinds:
+        if len(kinds) > 1:
+            console.print(f"{kind or 'not usable'}:")
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        for description in found:
+            if description.facts.get("kind", "") == kind:
+                summary = description.summary if not description.problem else f"(not usable) {description.problem}"
+                table.add_row(f"  {description.name}" if len(kinds) > 1 else description.name, summary)
+        console.print(table)
 
 
 def _print_one(description: Description) -> None:

@@ -18,6 +18,7 @@ from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.console import result_console
 from orchestrator.api.terminal.options import (
     ModelChoice,
+    embedder_option,
     existing_store_path,
     json_option,
     model_options,
@@ -108,6 +109,7 @@ def show(*, job_id: str, full: bool, trace: str | None, store: str | None, as_js
 @click.argument("job_id", metavar="ID")
 @click.option("--force", is_flag=True, help="Take the job from a process that still seems to work on it.")
 @model_options
+@embedder_option
 @store_options
 @json_option("the result as a JSON object")
 @click.option("--quiet", is_flag=True, help="Show no progress, and print only the answer.")
@@ -118,6 +120,7 @@ def resume(
     model: str | None,
     large: str | None,
     verifier_model: str | None,
+    embedder: str | None,
     store: str | None,
     as_json: bool,
     quiet: bool,
@@ -131,7 +134,7 @@ def resume(
     from orchestrator.events import Event
 
     settings = read_settings()
-    choice = ModelChoice.of_options(model, large, verifier_model)
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
 
     async def work() -> int:
         async with _store(existing_store_path(store)) as opened:

@@ -12,7 +12,14 @@ from typing import Any
 import click
 
 from orchestrator.api.terminal.asking import Asking
-from orchestrator.api.terminal.options import ModelChoice, json_option, model_options, store_options, store_path
+from orchestrator.api.terminal.options import (
+    ModelChoice,
+    embedder_option,
+    json_option,
+    model_options,
+    store_options,
+    store_path,
+)
 from orchestrator.api.terminal.page_file import check_writable, write_page
 from orchestrator.api.terminal.problems import is_json_lines, read_problems, read_text
 from orchestrator.api.terminal.running import NO_ANSWER, print_outcome, watched
@@ -34,6 +41,7 @@ _MAX_CONCURRENCY = 1024
 @click.option("--budget", metavar="CAPS", help="Caps per problem, for instance tokens=2000,seconds=60,usd=0.01.")
 @click.option("--target-confidence", type=float, metavar="P", help="Stop once the policy is this sure, e.g. 0.95.")
 @model_options
+@embedder_option
 @click.option("--verifier", metavar="NAME", help="Who scores, for policies that ask (ttc verifiers).")
 @click.option(
     "--answer",
@@ -66,6 +74,7 @@ def solve(
     model: str | None,
     large: str | None,
     verifier_model: str | None,
+    embedder: str | None,
     verifier: str | None,
     answer: str,
     max_sample_tokens: int | None,
@@ -89,11 +98,14 @@ def solve(
     "input"; "id", a reference in "answer" (as in GSM8K and MATH-500), "budget", "policy", "params" and "seed" may be
     given. Exit code 5 says that some have no answer.
 
+    Tree searches (ttc policies) score each step with a process reward model, which --verifier-model names.
+
     \b
     Examples:
       ttc solve "What is 17 * 23?" --budget tokens=2000
       ttc solve --file problem.txt --policy self_consistency -n 16 --trace tree.html
       echo "Is 221 prime?" | ttc solve --policy best_of_n --verifier generative --json
+      ttc solve --file problem.txt --policy ets --set width=16 --verifier-model lab:prm --trace tree.html
       ttc solve --file gsm8k.jsonl --out results.jsonl --concurrency 8
     """  # noqa: D301  # click wants the character
     is_many = is_json_lines(file, is_forced=jsonl)
@@ -122,7 +134,7 @@ def solve(
         max_sample_tokens=max_sample_tokens,
         seed=seed,
     )
-    choice = ModelChoice.of_options(model, large, verifier_model)
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
     kept_in = "memory:" if no_store else store_path(store, settings)
     if is_many:
         return _solve_many(

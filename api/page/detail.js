@@ -8,6 +8,8 @@ function open(node, { isByKey = false } = {}) {
   if (node.parent !== null) {
     addFact(facts, "state", fateNow(node));
     for (const name of verifiers) addScores(facts, node, name);
+    const twin = node.up.children.find((sibling) => sibling.text === node.text);
+    if (twin !== node) addFact(facts, "the same as", `node ${twin.id}`);
     if (node.model) addFact(facts, "model", node.model);
     addFact(facts, "level", `${node.depth}, written by action ${node.id.split(".")[0]}`);
     addFact(facts, "tokens", `${whole(node.output_tokens)}, ${whole(pathTokens(node))} from the beginning`);

@@ -55,7 +55,7 @@ function mark(state, { share, colour }, r) {
 /** What is written beside a node; empty if there is no room. */
 function labelOf(node, state) {
   if (folded.has(node) && node.children.length > 0) return `+${whole(numBelow(node))}`;
-  if (state === "root") return size.letters ? fateOf(node) : "";
+  if (state === "root") return size.letters ? brief(fateOf(node), node.shown.length > 0 ? 20 : 60) : "";
   if (size.row < 11 && !path.has(node.id)) return "";
   const isEnd = node.shown.length === 0;
   const value = colouring === "answer" ? undefined : scoreOf(node, colouring);

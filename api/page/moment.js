@@ -38,7 +38,7 @@ function fateOf(node) {
     case "finished": return "finished";
     case "cut": return data.finish_words[node.finish] ?? node.finish;
     case "open": return moment === LAST ? "not continued" : "open";
-    default: return node.id === "0" ? "the problem" : "another conversation";
+    default: return node.id === "0" ? "the problem" : `another conversation: ${node.messages[node.messages.length - 1]?.[1] ?? ""}`;
   }
 }
 

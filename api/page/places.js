@@ -27,8 +27,8 @@ function reaching() {
 /** The size with its columns as wide, or narrow, as there is room for. */
 function fitted(chosen, roomX) {
   const most = (roomX - LEFT - (chosen.letters > 0 ? 200 : WHOLE_ROOM)) / Math.max(1, depth);
-  if (chosen.isWhole) return { ...chosen, column: Math.max(3, Math.min(chosen.column, most)) };
-  const column = Math.max(chosen.column, Math.min(depth > 1 ? 1.6 * chosen.column : 0, most));
+  if (chosen.isWhole) return { ...chosen, column: Math.max(3, Math.min(110, most)) };
+  const column = depth > 1 ? Math.max(0.8 * chosen.column, Math.min(1.6 * chosen.column, most)) : chosen.column;
   return { ...chosen, column, letters: chosen.letters > 0 ? Math.floor((column - 18) / LETTER) : 0 };
 }
 /** Gives each shown node x, y and `shown` (its shown children); returns them in order of creation, and the height. */

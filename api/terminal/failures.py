@@ -12,7 +12,7 @@ import click
 
 from orchestrator.api.terminal.log import is_debugging
 from orchestrator.api.terminal.wording import printable
-from orchestrator.errors import TtcError, UnknownName, mapping_of
+from orchestrator.errors import CapabilityMissing, TtcError, UnknownName, mapping_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,6 +31,11 @@ _LISTINGS = {
 
 _WAYS_OUT = {"store_failed": "--store PATH keeps jobs elsewhere; ttc solve --no-store keeps none"}
 """By code of the error."""
+
+_MODELS_THAT_CAN = {
+    "rewards of steps": "process reward models give them: --verifier-model MODEL, e.g. lab:prm or reward:ADDRESS",
+}
+"""Where to find what a model lacks, by capability."""
 
 
 def report(error: BaseException, *, as_json: bool, log_file: Path | None) -> int:
@@ -82,6 +87,8 @@ def _hint(error: TtcError) -> str:
     if isinstance(error, UnknownName):
         listing = _LISTINGS.get(error.kind)
         return f"{listing} shows what there is" if listing else ""
+    if isinstance(error, CapabilityMissing):
+        return _MODELS_THAT_CAN.get(error.capability, "")
     return _WAYS_OUT.get(error.code, "")
 
 

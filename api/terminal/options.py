@@ -36,6 +36,13 @@ def model_options(command: _Command) -> _Command:
     return command
 
 
+def embedder_option(command: _Command) -> _Command:
+    """``--embedder``."""
+    return click.option("--embedder", metavar="MODEL", help="Model that tells steps apart, for policies such as ets.")(
+        command
+    )
+
+
 def json_option(what: str) -> Callable[[_Command], _Command]:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what}; errors are JSON on stderr.")
@@ -80,16 +87,20 @@ class ModelChoice:
     roles: dict[str, str] | None = None
 
     @classmethod
-    def of_options(cls, model: str | None, large: str | None, verifier_model: str | None) -> ModelChoice:
+    def of_options(
+        cls, model: str | None, large: str | None, verifier_model: str | None, embedder: str | None = None
+    ) -> ModelChoice:
         """As the options say.
 
         Raises:
             InvalidRequest: One is given and empty.
         """
-        for name, value in (("model", model), ("large", large), ("verifier_model", verifier_model)):
+        given = {"model": model, "large": large, "verifier_model": verifier_model, "embedder": embedder}
+        for name, value in given.items():
             if value is not None and not value.strip():
                 raise InvalidRequest(f"--{name.replace('_', '-')} is empty; see: ttc models list", field=name, value="")
-        return cls(model, large, {"verifier": verifier_model} if verifier_model is not None else None)
+        roles = {"verifier": verifier_model, "embedder": embedder}
+        return cls(model, large, {role: name for role, name in roles.items() if name is not None} or None)
 
     def over(self, recorded: dict[str, str]) -> ModelChoice:
         """These choices where they are made, else those that a job recorded."""

@@ -24,7 +24,7 @@ def run_page(name: str) -> dict[str, Any]:
 PARROT = run_page("own_engine")["Parrot"]
 
 
-@pytest.mark.parametrize("name", ["budgets", "own_verifier", "resume_and_replay"])
+@pytest.mark.parametrize("name", ["budgets", "own_verifier", "resume_and_replay", "tree_search"])
 def test_the_page_works_as_printed(name: str):
     assert run_page(name)
 
