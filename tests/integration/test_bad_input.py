@@ -105,7 +105,7 @@ CASES = {
     # names
     "unknown command": Case("unknown command 'sovle'", ("sovle", "1+1")),
     "unknown option": solve("--polcy", "single", says="No such option"),
-    "unknown policy": solve("--policy", "nope", says="known: adaptive_consistency, best_of_n"),
+    "unknown policy": solve("--policy", "nope", says="known: a_star, ab_mcts, adaptive_consistency"),
     "empty policy": solve("--policy", "", says="unknown policy ''"),
     "policy that is no policy": solve("--policy", "os:getcwd", says="must be a generator function"),
     "policy in no module": solve("--policy", "nomodule:x", says="No module named 'nomodule'"),
