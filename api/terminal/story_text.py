@@ -90,6 +90,8 @@ def _label(story: JobStory, node: Node, *, is_full: bool, is_on_path: bool) -> T
     scores = [f"{name} {score:.2f}" for name, score in story.tree.scores(node).items()]
     cut = "" if node.finish is None else _FINISH_WORDS[node.finish]
     notes = [f"{node.output_tokens} tokens", *scores, *([cut] if cut else [])]
+    if (given_up := story.growth.branches[node.id].given_up) is not None:
+        notes.append(f"given up: {wording.brief(given_up.reason)}" if given_up.reason else "given up")
     label = Text("★ " if is_on_path else "", style="bold green")
     label.append(node.id, style="bold" if is_on_path else "")
     if node.answer is not None:
