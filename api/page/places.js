@@ -31,7 +31,7 @@ function fitted(chosen, roomX) {
   const column = depth > 1 ? Math.max(0.8 * chosen.column, Math.min(1.6 * chosen.column, most)) : chosen.column;
   return { ...chosen, column, letters: chosen.letters > 0 ? Math.floor((column - 18) / LETTER) : 0 };
 }
-/** Gives each shown node x, y and `shown` (its shown children); returns them in order of creation, and the height. */
+/** Gives each shown node x, y and `shown` (its shown children); returns them from top to bottom, and the height. */
 function place(roomY) {
   const reached = reaching();
   const shown = [];
@@ -62,11 +62,11 @@ function place(roomY) {
 }
 /** Nodes below a folded one. */
 function numBelow(node) {
-  const stack = [...node.children];
-  let count = 0;
+  const stack = [node];
+  let count = -1;
   while (stack.length > 0) {
     count++;
-    stack.push(...stack.pop().children);
+    for (const child of stack.pop().children) stack.push(child);
   }
   return count;
 }

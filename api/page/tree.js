@@ -113,7 +113,7 @@ function paint({ isAll = false } = {}) {
   while (!isThere(current) || !isLaid.has(current)) current = current.up ?? roots[0];
   const there = laid.shown.filter(isThere);
   near = there.filter((node) => node.y >= area.top && node.y <= area.bottom && node.x >= area.left - 300 && node.x <= area.right);
-  const isCrowded = near.length > MOST_MARKS && !isAll;
+  const isCrowded = near.length > MOST_MARKS;
   svg.classList.toggle("crowded", isCrowded);
   svg.replaceChildren(...edges(there), ...(isCrowded ? dots(near) : []));
   groups.clear();

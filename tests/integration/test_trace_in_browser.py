@@ -11,7 +11,7 @@ import pytest
 from orchestrator.api.story import JobStory
 from orchestrator.api.trace import trace_page
 
-from ..unit.api.job_rows import HOSTILE, REASON, search
+from ..unit.api.job_rows import HOSTILE, REASON, finished, search
 from .browser import CHROMIUM, Tab, running_browser, tab_of
 from .shell import SCRIPTED, Shell
 
@@ -134,6 +134,30 @@ async def test_a_node_that_was_given_up_says_why(tmp_path: Path, tab: Tab) -> No
     for kind in ("mousePressed", "mouseReleased"):
         await tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
     assert f"given up: {REASON} (action" in await tab.run("document.getElementById('d-facts').textContent")
+
+
+async def test_a_job_that_has_done_nothing_has_a_page(tmp_path: Path, tab: Tab) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(trace_page(JobStory(finished("", None, 0), [])), encoding="utf-8")
+    await tab.open(page)
+    assert await tab.run(ITEMS) == 1
+    await tab.run("document.getElementById('play').click()")
+    assert await tab.run("document.getElementById('when').textContent") == "before the first action"
+
+
+async def test_folding_leaves_what_was_not_given_up(tmp_path: Path, tab: Tab) -> None:
+    await tab.open(page_of(150, tmp_path, width=4))
+    data = await tab.run(DATA)
+    await tab.run("document.getElementById('fold').click()")
+    shown = await tab.run(
+        "[...document.querySelectorAll('[role=treeitem]')].map((item) => item.getAttribute('aria-label'))"
+    )
+    nodes = {node["id"]: node for node in data["nodes"]}
+    below = [node for node in nodes.values() if node["parent"] and nodes[node["parent"]]["given_up"]]
+    assert below, "some branches of several steps were given up"
+    assert len(shown) == len(nodes) - len(below)
+    await tab.run("document.getElementById('fold').click()")
+    assert await tab.run(ITEMS) == len(nodes)
 
 
 async def test_playing_ends_at_the_end(tmp_path: Path, tab: Tab) -> None:
