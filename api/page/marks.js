@@ -52,11 +52,15 @@ function mark(state, { share, colour }, r) {
   }
   return made;
 }
+/** Whether a node ends a branch that has a narrow row. */
+function isLow(node) {
+  return node.shown.length === 0 && node.given_up !== null && size.minor < 14 && !path.has(node.id) && !folded.has(node);
+}
 /** What is written beside a node; empty if there is no room. */
 function labelOf(node, state) {
   if (folded.has(node) && node.children.length > 0) return `+${whole(numBelow(node))}`;
   if (state === "root") return size.letters ? brief(fateOf(node), node.shown.length > 0 ? 20 : 60) : "";
-  if (size.row < 11 && !path.has(node.id)) return "";
+  if (isLow(node) ? size.minor < 6 || state !== "given up" : size.row < 11 && !path.has(node.id)) return "";
   const isEnd = node.shown.length === 0;
   const value = colouring === "answer" ? undefined : scoreOf(node, colouring);
   const scores = value !== undefined ? [score(value)] : node.answer !== null
@@ -65,7 +69,7 @@ function labelOf(node, state) {
     const said = [brief(node.answer ?? node.text, 40), ...scores];
     return (path.has(node.id) ? "★ " : "") + said.join(" · ");
   }
-  if (state === "given up" && isEnd) return size.minor < 6 ? "" : size.minor < 14 ? "×" : brief(`× ${[...scores, fateOf(node)].join(" · ")}`, 52);
+  if (state === "given up" && isEnd) return size.minor < 14 ? "×" : brief(`× ${[...scores, fateOf(node)].join(" · ")}`, 52);
   if (size.letters === 0 || (state === "given up" && size.minor < 14)) return "";
   const cut = state === "cut" && isEnd ? ` (${fateOf(node)})` : "";
   return brief([...scores, node.text].join(" "), isEnd ? 34 : size.letters) + cut;

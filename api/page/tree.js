@@ -76,13 +76,12 @@ function nodeGroup(node) {
     transform: `translate(${node.x} ${node.y})`,
   });
   if (node.children.length > 0) group.setAttribute("aria-expanded", String(!folded.has(node)));
-  const isLow = isEnd && node.given_up !== null && size.minor < 14 && !path.has(node.id);
-  const radius = isLow ? Math.min(size.radius, size.minor * 0.4) : size.radius;
+  const radius = isLow(node) ? Math.min(size.radius, size.minor * 0.4) : size.radius;
   group.append(drawn("circle", { class: "ring", r: radius + 4 }), mark(state, fillOf(node, state), radius));
   const label = labelOf(node, state);
   if (label !== "") {
     const place = isEnd ? { x: radius + 6, y: 4 } : { x: radius, y: -radius - 1 };
-    group.append(drawn("text", { class: isLow ? "name low" : "name", ...place }, label));
+    group.append(drawn("text", { class: isLow(node) ? "name low" : "name", ...place }, label));
   }
   group.append(drawn("title", {}, spoken(node, state)));
   return group;
