@@ -30,6 +30,8 @@ class LlamaCppSettings(BaseModel):
     num_threads: int | None = Field(None, ge=1, description="Threads for decoding; cores - 1 by default")
     context_cells: int | None = Field(None, ge=256, description="Cells of the KV cache")
     max_sequences: int | None = Field(None, ge=1, le=256, description="Sequences decoded at once")
+    max_branches: int | None = Field(None, ge=1, le=256, description="Prefixes decoded or kept at once")
+    share_prefixes: bool | None = Field(None, description="Start from what other requests left in the KV cache")
 
 
 class OpenAISettings(BaseModel):

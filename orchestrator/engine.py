@@ -139,10 +139,12 @@ class Prefilled:
     Attributes:
         prompt_tokens: Its length, once for all samples.
         cached_tokens: How many of them were already in the KV cache.
+        recomputed_tokens: How many of the others the cache had held for this tree, and had to give up.
     """
 
     prompt_tokens: int
     cached_tokens: int = 0
+    recomputed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,8 @@ class Finished:
         output_tokens: Tokens sampled for it in all, as the engine counts them.
         detail: The stop string, or the name of the monitor, that ended it.
         is_estimated: The count is this side's own, for want of the server's.
+        recomputed_tokens: Tokens read again because the sample, or its prompt, had made room for others meanwhile.
+        tree_kv_cells: Most KV cells that its tree has held so far; 0 where there is none to see.
     """
 
     index: int
@@ -191,6 +195,8 @@ class Finished:
     output_tokens: int
     detail: str | None = None
     is_estimated: bool = False
+    recomputed_tokens: int = 0
+    tree_kv_cells: int = 0
 
 
 GenerationEvent = Prefilled | Delta | Finished
@@ -236,7 +242,8 @@ class EngineHealth:
         kv_cells: Cells of the KV cache; 0 where there is none to see.
         resident_kv_cells: Cells that hold a token now.
         peak_kv_cells: Most that ever did.
-        recomputed_tokens: Prompt tokens that had been in the cache once and were evicted.
+        recomputed_tokens: Tokens computed although the cache had held them for the same tree (or request), and had to
+            give them up.
         decode_steps: Batches run.
         tokens_per_s: Output tokens per second while busy, averaged over the last ten seconds.
     """
@@ -322,14 +329,17 @@ class TokenScores:
     logprobs: tuple[float, ...]
     prompt_tokens: int
     cached_tokens: int = 0
+    recomputed_tokens: int = 0
 
 
 @runtime_checkable
 class ScoresTokens(Protocol):
     """Can say how likely given tokens are."""
 
-    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int]) -> TokenScores:
-        """Log probability of each of ``token_ids`` as the continuation of ``prompt``."""
+    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int], *, tree_id: str = "") -> TokenScores:
+        """Log probability of each of ``token_ids`` as the continuation of ``prompt``; ``tree_id`` as in
+        `GenerateRequest`.
+        """
         ...
 
 
@@ -375,19 +385,23 @@ class StepRewards:
     rewards: tuple[float, ...]
     prompt_tokens: int
     cached_tokens: int = 0
+    recomputed_tokens: int = 0
 
 
 @runtime_checkable
 class RewardsSteps(Protocol):
     """Hosts a process reward model; how the model wants its steps marked is the engine's business."""
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0, tree_id: str = ""
+    ) -> StepRewards:
         """Rewards of ``steps[num_known:]``.
 
         Args:
             prompt: The conversation; no partial reply.
             steps: Texts that make up the reply when they are put together, delimiters included.
             num_known: So many steps were rewarded before; they are read (from the cache, if they are still there).
+            tree_id: As in `GenerateRequest`.
 
         Raises:
             CapabilityMissing: The model is no process reward model.

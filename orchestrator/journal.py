@@ -5,7 +5,9 @@ Rows are JSON values. The kinds, each with its data:
     begin     {a, action, roots}            the policy asked for action number a; work on it may start
     dispatch  {a, r, units, grants, before, prompt, reserved}   request r is about to be sent, with this much reserved
     mark      {a, r, prompt, tokens, t}     how far request r had come: prompt tokens read, tokens by unit
-    sample    {a, i, node, usage, failed}   unit i of action a is finished and paid for; `failed` is why it has no node
+    sample    {a, i, node, usage, failed, prompt}
+                                            unit i of action a is finished and paid for; `failed` is why it has no node;
+                                            `prompt` is the length of the conversation that it is a reply to
     done      {a, action, outcome, t, usage, limited}
                                             what the policy was sent (or `error`, what was thrown into it); what it
                                             cost beside samples; the first cap that has bound so far

@@ -203,18 +203,23 @@ class Tree:
         """Scores of a node by verifier."""
         return self._scores.get(node.id, {})
 
-    def kv_tokens(self, root_tokens: Mapping[str, int] | None = None) -> tuple[int, int]:
-        """Tokens a KV cache would hold: (each node once, each leaf's whole path).
+    def kv_tokens(
+        self, root_tokens: Mapping[str, int] | None = None, *, ends: Iterable[Node] | None = None
+    ) -> tuple[int, int]:
+        """Tokens a KV cache would hold: (each node once, the whole path to each end).
+
+        Text that a policy put in (`Node.forced`) has no known length and counts as 0.
 
         Args:
             root_tokens: Length of the conversations, by root; those that are left out count as 0.
+            ends: Where the trajectories end that it holds; those of all leaves by default.
         """
         known = root_tokens or {}
-        leaves = self.leaves()
-        roots_used = {leaf.root.id for leaf in leaves}
-        unique = sum(node.output_tokens for node in self) + sum(known.get(root, 0) for root in roots_used)
-        logical = sum(leaf.trajectory_tokens + known.get(leaf.root.id, 0) for leaf in leaves)
-        return unique, logical
+        paths = [end.path() for end in (self.leaves() if ends is None else ends)]
+        tokens = {
+            node.id: known.get(node.id, 0) if node.is_root else node.output_tokens for path in paths for node in path
+        }
+        return sum(tokens.values()), sum(tokens[node.id] for path in paths for node in path)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Nodes in order of creation, each with its scores."""

@@ -273,7 +273,14 @@ class PoolScorer(_CountsOnly):
         self._scores: dict[str, dict[str, StepScores]] = {}
         self._num_read = self._num_requests = 0
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self,
+        prompt: Prompt,
+        steps: Sequence[str],
+        *,
+        num_known: int = 0,
+        tree_id: str = "",  # noqa: ARG002  # nothing is cached
+    ) -> StepRewards:
         """The recorded rewards; see `RewardsSteps`.
 
         Raises:

@@ -108,6 +108,8 @@ class Expansion:
                 unit.repeats_prompt = unit.index in settled_prompts
                 continue
             unit.was_paid = True
+            if "prompt" in data:
+                self._run.root_tokens[unit.parent.id] = data["prompt"]
             if failure := data.get("failed"):
                 unit.stage = Stage.FAILED
                 unit.error = from_fields(failure) if isinstance(failure, dict) else None

@@ -122,7 +122,7 @@ class JobMeter:
                 if reservation is None
                 else await self._read(
                     name,
-                    partial(scorer.score_tokens, prompt, tokens),
+                    partial(scorer.score_tokens, prompt, tokens, tree_id=self._run.job_id),
                     reservation,
                     bound=prompt_bound(engine, prompt) + len(tokens),
                 )
@@ -157,7 +157,13 @@ class JobMeter:
                     else tasks.create_task(
                         self._read(
                             name,
-                            partial(judge.reward_steps, prompts[index], steps[index], num_known=known[index]),
+                            partial(
+                                judge.reward_steps,
+                                prompts[index],
+                                steps[index],
+                                num_known=known[index],
+                                tree_id=self._run.job_id,
+                            ),
                             reservation,
                             bound=prompt_bound(engine, whole[index]) + marks[index],
                         )
@@ -197,6 +203,7 @@ class JobMeter:
             prompt_tokens=result.prompt_tokens if result else 0,
             cached_tokens=result.cached_tokens if result else 0,
             output_tokens=0,
+            recomputed_tokens=result.recomputed_tokens if result else 0,
         )
         return result
 
@@ -272,6 +279,9 @@ class JobMeter:
                 output_tokens=min(request.samples[0].max_tokens, output + LOST_ALLOWANCE_TOKENS)
                 if was_dropped
                 else output,
+                recomputed_tokens=(prefilled.recomputed_tokens if prefilled else 0)
+                + (finished.recomputed_tokens if finished else 0),
+                peak_kv_cells=finished.tree_kv_cells if finished else 0,
                 is_estimated=was_dropped,
             )
         if finished is None:
@@ -289,6 +299,8 @@ class JobMeter:
         prompt_tokens: int,
         cached_tokens: int,
         output_tokens: int,
+        recomputed_tokens: int = 0,
+        peak_kv_cells: int = 0,
         is_estimated: bool = False,
     ) -> None:
         usage = sample_usage(
@@ -299,7 +311,12 @@ class JobMeter:
             output_tokens=output_tokens,
             is_estimated=is_estimated,
         )
-        usage = replace(usage, verifier_tokens={name: usage.total_tokens})
+        usage = replace(
+            usage,
+            verifier_tokens={name: usage.total_tokens},
+            recomputed_tokens=recomputed_tokens,
+            peak_kv_cells=peak_kv_cells,
+        )
         excess = reservation.settle(amount_of(usage))
         if over := max(excess.output_tokens, excess.total_tokens):
             usage = replace(usage, overrun_tokens=over)

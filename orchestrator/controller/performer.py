@@ -35,6 +35,7 @@ from orchestrator.isolation import KillablePool
 from orchestrator.journal import Json, RecordedAction, roots_of
 from orchestrator.scoring_guard import GuardedVerifier
 from orchestrator.tree import Node
+from orchestrator.usage import Usage
 
 _LOG = logging.getLogger(__name__)
 
@@ -152,6 +153,10 @@ class Performer:
             keep = [node.prompt() for node in action.all_but]
             for engine in self._run.fleet:
                 await let_go(engine, self._run.job_id, keep=keep)
+            if keep:
+                unique, logical = self._run.tree.kv_tokens(self._run.root_tokens, ends=action.all_but)
+                usage = Usage(num_releases=1, kept_kv_tokens=unique, kept_logical_kv_tokens=logical)
+                self._journal.spend(usage)
             self._journal.note_done(position, encoded, {})
 
     async def _propose(self, position: int, action: Propose, encoded: Json, recorded: RecordedAction | None) -> None:

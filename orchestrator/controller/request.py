@@ -86,7 +86,9 @@ class Request:
         self._prompt = units[0].prompt(action.forced, self._description.tokenizer)
         self._context_tokens = prompt_bound(engine, self._prompt)
         self._cached_tokens = 0
+        self._recomputed_tokens = 0
         self._has_read_prompt = False
+        self._prompt_is_root = units[0].parent.is_root and not self._prompt.continuation
         self._was_sent = False
         self._longest_done = 0
         self._last_mark_at = 0.0
@@ -208,8 +210,9 @@ class Request:
                 elif isinstance(event, Prefilled):
                     self._context_tokens = event.prompt_tokens
                     self._cached_tokens = event.cached_tokens
+                    self._recomputed_tokens = event.recomputed_tokens
                     self._has_read_prompt = True
-                    if live[0].parent.is_root and not self._action.forced:
+                    if self._prompt_is_root:
                         self._run.root_tokens[live[0].parent.id] = event.prompt_tokens
         if self._live():
             raise EngineFailed(f"model {self._model!r} ended its stream too early", model=self._model)
@@ -250,6 +253,7 @@ class Request:
 
     async def _finish(self, unit: Unit, event: Finished) -> None:
         unit.tokens = max(unit.tokens, event.output_tokens)
+        unit.recomputed_tokens, unit.tree_kv_cells = event.recomputed_tokens, event.tree_kv_cells
         self._end(unit, event.reason, event.detail, is_estimated=event.is_estimated)
         await self._run.recorder.flush()
 
@@ -281,7 +285,7 @@ class Request:
         if not self._was_sent:
             return unit.paid
         pays_prompt = unit is self._units[0] and self._has_read_prompt
-        usage = unit.paid + sample_usage(
+        own = sample_usage(
             self._description.cost,
             context_tokens=self._context_tokens,
             prompt_tokens=self._context_tokens if pays_prompt else 0,
@@ -290,6 +294,8 @@ class Request:
             longest_sibling=self._longest_done,
             is_estimated=is_estimated,
         )
+        recomputed = unit.recomputed_tokens + (self._recomputed_tokens if pays_prompt else 0)
+        usage = unit.paid + replace(own, recomputed_tokens=recomputed, peak_kv_cells=unit.tree_kv_cells)
         if pays_prompt and unit.repeats_prompt:
             usage = replace(usage, lost_tokens=usage.lost_tokens + self._context_tokens)
         assert unit.reservation is not None, "a running sample has money"
@@ -298,9 +304,10 @@ class Request:
         return replace(usage, overrun_tokens=over) if over else usage
 
     def _note_sample(self, unit: Unit, outcome: dict[str, object]) -> None:
-        self._run.recorder.add(
-            "sample", {"a": self._position, "i": unit.index, "usage": unit.usage.to_json(), **outcome}
-        )
+        row = {"a": self._position, "i": unit.index, "usage": unit.usage.to_json(), **outcome}
+        if unit.parent.id in self._run.root_tokens:
+            row["prompt"] = self._run.root_tokens[unit.parent.id]
+        self._run.recorder.add("sample", row)
 
     def _settle_failure(self, error: EngineFailed) -> None:
         """Each live sample gets another request, as long as that makes sense."""

@@ -39,6 +39,8 @@ class Unit:
         tokens_before: Tokens sampled by attempts that failed; part of `text` and of the grant.
         paid: What attempts that failed have cost.
         tokens: Tokens sampled by the attempt under way.
+        recomputed_tokens: Read again for it by the attempt under way, beside the prompt's.
+        tree_kv_cells: Most KV cells that its tree had held when it ended.
         marked: Value of `tokens` at the last progress mark.
         node: The finished node.
         usage: What it cost.
@@ -57,6 +59,8 @@ class Unit:
     tokens_before: int = 0
     paid: Usage = field(default_factory=Usage)
     tokens: int = 0
+    recomputed_tokens: int = 0
+    tree_kv_cells: int = 0
     marked: int = 0
     text: list[str] = field(default_factory=list)
     token_ids: list[int] | None = field(default_factory=list)
@@ -92,7 +96,7 @@ class Unit:
     def start_over(self, *, may_continue: bool) -> None:
         """Prepares another attempt; ``tokens`` of the last one are accounted for by the caller."""
         self.tokens_before += self.tokens
-        self.tokens = self.marked = 0
+        self.tokens = self.marked = self.recomputed_tokens = 0
         if not may_continue:
             self.text.clear()
             self.token_ids = []

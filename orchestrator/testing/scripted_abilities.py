@@ -52,7 +52,13 @@ class ScriptedScorer(ScriptedEngine):
 
     logprob_rule: LogprobRule = staticmethod(_pseudo)
 
-    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int]) -> TokenScores:
+    async def score_tokens(
+        self,
+        prompt: Prompt,
+        token_ids: Sequence[int],
+        *,
+        tree_id: str = "",  # noqa: ARG002  # nothing is evicted
+    ) -> TokenScores:
         """Log probability of each of ``token_ids`` as the continuation of ``prompt``."""
         read = await self.read_prompt(prompt, num_more_tokens=len(token_ids))
         start = len(self._spoken.continuation(prompt).ids)
@@ -82,7 +88,14 @@ class ScriptedJudge(ScriptedEngine):
         super().__init__(*args, **options)
         self.judged: list[str] = []
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self,
+        prompt: Prompt,
+        steps: Sequence[str],
+        *,
+        num_known: int = 0,
+        tree_id: str = "",  # noqa: ARG002  # nothing is evicted
+    ) -> StepRewards:
         """Rewards of ``steps[num_known:]``."""
         whole = Prompt(prompt.messages, (Span("".join(steps)),))
         read = await self.read_prompt(whole, num_more_tokens=len(steps))

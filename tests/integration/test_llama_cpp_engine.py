@@ -232,11 +232,11 @@ async def test_samples_that_made_room_for_others_write_the_same_as_undisturbed(o
 async def test_release_unpins_and_keeps_what_it_is_told(engine: LlamaCppEngine) -> None:
     first = await run(engine, request(n=2, max_tokens=6, tree_id="tree"))
     cache = engine._loop.cache
-    assert cache.pinned_trees == {"tree"}
+    assert cache.holdings.owners == {"tree"}
     await engine.release("tree", keep=[continued(engine, first)])
-    assert cache.pinned_trees == {"tree"}
+    assert cache.holdings.owners == {"tree"}
     await engine.release("tree")
-    assert cache.pinned_trees == frozenset()
+    assert cache.holdings.owners == frozenset()
 
 
 async def test_a_stop_string_over_several_tokens_ends_the_sample_with_the_token_that_completes_it(

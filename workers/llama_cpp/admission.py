@@ -16,11 +16,17 @@ _SHARED_TOKENS_WORTH_WAITING = 32
 class FairQueue:
     """Jobs with waiting tasks, in the order in which they deserve the next place.
 
-    By priority, then by how few places their tree holds, then by how long ago it was served, then by arrival.
+    By priority, then by how few places their tree holds, then by how long ago it was served, then by arrival. A tree
+    does not begin another request while those it has begun can fill all places: siblings go together, and a prompt that
+    was read does not have to stay in the cache for long before it is continued.
+
+    Args:
+        num_places: How many tasks may be live.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_places: int) -> None:
         self.jobs: dict[Job, None] = {}
+        self._num_places = num_places
         self._served: dict[object, int] = {}
         self._turn = 0
 
@@ -41,20 +47,33 @@ class FairQueue:
         self._turn += 1
         self._served[job.fairness_key] = self._turn
 
+    def overdue(self, now: float) -> list[Job]:
+        """Jobs whose deadline has passed."""
+        return [job for job in self.jobs if job.deadline is not None and job.deadline <= now]
+
+    def seconds_to_deadline(self, now: float) -> float | None:
+        """Until the first deadline; None where no job has one."""
+        deadlines = [job.deadline for job in self.jobs if job.deadline is not None]
+        return max(min(deadlines) - now, 0.0) if deadlines else None
+
     def ordered(self) -> list[Job]:
         """Jobs that have a task waiting which could run, the most deserving first."""
         ready = [job for job in self.jobs if job.waiting and not job.waiting[0].is_held]
         if len(ready) < 2:
             return ready
         places: Counter[object] = Counter()
+        begun: Counter[object] = Counter()
         for job in self.jobs:
             places[job.fairness_key] += len(job.live)
+            if job.is_begun:
+                begun[job.fairness_key] += job.num_unfinished
         return sorted(
-            ready,
+            (job for job in ready if job.is_begun or begun[job.fairness_key] < self._num_places),
             key=lambda job: (
                 job.priority,
                 places[job.fairness_key],
                 self._served.get(job.fairness_key, 0),
+                not job.is_begun,
                 job.arrival,
             ),
         )
@@ -62,7 +81,7 @@ class FairQueue:
 
 def should_wait_for(task: Task, live: Iterable[Task], num_cached: int) -> bool:
     """Whether a task had better wait until a prompt that is being read now can be shared."""
-    if not isinstance(task, Reading):
+    if not isinstance(task, Reading) or len(task.tokens) < num_cached + _SHARED_TOKENS_WORTH_WAITING:
         return False
     return any(
         isinstance(other, Reading)

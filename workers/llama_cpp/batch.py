@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from orchestrator.workers.llama_cpp.admission import Slice
 from orchestrator.workers.llama_cpp.binding import FloatMatrix, Row
-from orchestrator.workers.llama_cpp.prefix_cache import Memory
+from orchestrator.workers.llama_cpp.cells import Memory
 from orchestrator.workers.llama_cpp.work import Task
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestrator.errors import EngineFailed, MissingDependency, ModelUnavailable
-from orchestrator.workers.llama_cpp.prefix_cache import Extent
+from orchestrator.workers.llama_cpp.cells import Extent
 
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ: sequence ids one context can have."""

@@ -28,6 +28,7 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import CapabilityMissing, ContextOverflow, InvalidRequest
+from orchestrator.step_scores import split_steps
 from orchestrator.workers.llama_cpp.binding import ContextHandle
 from orchestrator.workers.llama_cpp.embedding import MOST_TEXTS, EmbeddingChore
 from orchestrator.workers.llama_cpp.generation import GenerationJob
@@ -61,8 +62,10 @@ class LlamaCppEngine:
         num_cells: int,
         num_threads: int,
         max_sequences: int,
+        max_branches: int,
         idle_cells: int,
         is_deterministic: bool,
+        shares_prefixes: bool,
     ) -> None:
         self._model = model
         self._context = context
@@ -83,10 +86,11 @@ class LlamaCppEngine:
         self._num_cells = num_cells
         self._loop = DecodeLoop(
             context,
-            PrefixCache(context, num_cells=num_cells, num_sequences=max_sequences, max_idle_cells=idle_cells),
+            PrefixCache(context, num_cells=num_cells, num_sequences=max_branches, max_idle_cells=idle_cells),
             model_name=name,
             max_live=max_sequences,
             is_deterministic=is_deterministic,
+            shares_prefixes=shares_prefixes,
             on_exit=self._free_contexts,
         )
         self._mailbox = self._loop.mailbox
@@ -123,6 +127,7 @@ class LlamaCppEngine:
                 model_name=self._description.name,
                 context_length=self._description.context_length,
                 guards=self._guards(request),
+                kv_cells=self._loop.peak_cells,
                 on_news=self._loop.news,
             )
             self._jobs[request.request_id] = job
@@ -149,8 +154,14 @@ class LlamaCppEngine:
         self._mailbox.submit(lambda: self._loop.cancel(job))
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
-        """Unpins the cached prefixes of a tree, except those on the way to ``keep``."""
-        kept = [await self._prompt_ids(prompt) for prompt in keep]
+        """Unpins the cached prefixes of a tree, except those on the way to ``keep``, as prompts and as judged steps."""
+        prompts = list(keep)
+        kept = [await self._prompt_ids(prompt) for prompt in prompts]
+        if self._step_tag is not None:
+            for prompt in prompts:
+                judged = await self._prompt_ids(Prompt(prompt.messages))
+                self._model.add_steps(judged, split_steps(prompt.continuation_text), self._step_tag)
+                kept.append(judged)
         if self._loop.is_running:
             await self._mailbox.call(lambda: self._loop.cache.release(tree_id, keep=kept))
 
@@ -190,7 +201,7 @@ class LlamaCppEngine:
         """Text of ids; bytes that are no valid UTF-8 become U+FFFD."""
         return self._model.vocabulary.decode(token_ids)
 
-    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int]) -> TokenScores:
+    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int], *, tree_id: str = "") -> TokenScores:
         """Log probability of each of ``token_ids`` as the continuation of ``prompt``, in one pass."""
         given = tuple(token_ids)
         self._model.vocabulary.require_ids(given)
@@ -198,11 +209,11 @@ class LlamaCppEngine:
         self._require_room(len(ids) + max(len(given) - 1, 0))
         if not given:
             return TokenScores((), 0)
-        job = ReadingJob()
+        job = ReadingJob(tree_id=tree_id)
         task = Scoring(job, ids, given)
         job.add(task)
         cached = await self._read(job)
-        return TokenScores(tuple(task.logprobs), len(task.tokens), cached)
+        return TokenScores(tuple(task.logprobs), len(task.tokens), cached, task.recomputed_tokens)
 
     async def logits(self, prompt: Prompt) -> LogitRow:
         """Logits of the token after ``prompt``."""
@@ -215,7 +226,9 @@ class LlamaCppEngine:
         assert task.logits is not None
         return LogitRow(task.logits, len(ids), cached)
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0, tree_id: str = ""
+    ) -> StepRewards:
         """Rewards of steps by a model of the step-tag form (Math-Shepherd; Wang et al., 2024, arXiv:2312.08935).
 
         The model reads a tag after each step, unless the step ends with it already (a tag may be the delimiter); the
@@ -225,20 +238,15 @@ class LlamaCppEngine:
         if step_tag is None:
             raise CapabilityMissing(model=self._description.name, capability="rewards of steps")
         ids = await self._prompt_ids(prompt)
-        tags: list[int] = []
-        for step in steps:
-            ids += self._model.vocabulary.encode(step)
-            if tuple(ids[-len(step_tag.tag) :]) != step_tag.tag:
-                ids += step_tag.tag
-            tags.append(len(ids) - 1)
+        tags = self._model.add_steps(ids, steps, step_tag)
         self._require_room(len(ids) - 1)
         if not tags[num_known:]:
             return StepRewards((), 0)
-        job = ReadingJob()
+        job = ReadingJob(tree_id=tree_id)
         task = Judging(job, ids, tags=tags[num_known:], answers=(step_tag.good, step_tag.bad))
         job.add(task)
         cached = await self._read(job)
-        return StepRewards(tuple(task.rewards), len(ids), cached)
+        return StepRewards(tuple(task.rewards), len(ids), cached, task.recomputed_tokens)
 
     async def embed(self, texts: Sequence[str]) -> Embeddings:
         """Mean of the final hidden states of each text, scaled to length 1.
@@ -267,7 +275,7 @@ class LlamaCppEngine:
             model_name=self._description.name,
             on_read=self._loop.count_read,
         )
-        if not self._mailbox.submit(lambda: self._loop.add_chore(chore)):
+        if not self._mailbox.submit(lambda: self._loop.chores.add(chore)):
             raise self._loop.closed_error()
         vectors = await chore.done
         return Embeddings(vectors, sum(map(len, encoded)))

@@ -48,6 +48,7 @@ class Writing(Task):
         self._tops: list[TopTokens] = []
         self._unsent = 0
         self._sent_at = 0.0
+        self._has_ended_turn = False
 
     @property
     def cache_limit(self) -> int:
@@ -64,6 +65,11 @@ class Writing(Task):
     def tokens_ahead(self) -> int:
         """Tokens it may still write."""
         return self._limit - self.output_tokens
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the model has ended its turn."""
+        return self._has_ended_turn
 
     def take(self, choice: Choice) -> bool:
         """Takes the next token; True when the sample is complete."""
@@ -95,9 +101,19 @@ class Writing(Task):
     def finish(self, reason: FinishReason, detail: str | None) -> bool:
         """Sends what is left and why the sample ends; returns True."""
         self._text.finish()
+        self._has_ended_turn = reason is FinishReason.END
         if self._unsent:
             self._send(time.monotonic())
-        self.writer.send(Finished(self.index, reason, self.output_tokens, detail))
+        self.writer.send(
+            Finished(
+                self.index,
+                reason,
+                self.output_tokens,
+                detail,
+                recomputed_tokens=self.recomputed_tokens,
+                tree_kv_cells=self.writer.kv_cells(),
+            )
+        )
         if self.guard is not None:
             self.guard.free()
         return True
@@ -161,6 +177,7 @@ class GenerationJob(Job):
         model_name: str,
         context_length: int,
         guards: Sequence[GrammarGuard | None],
+        kv_cells: Callable[[object], int],
         on_news: Callable[[GenerationJob], None],
     ) -> None:
         deadline = None if request.deadline_s is None else time.monotonic() + request.deadline_s
@@ -173,6 +190,7 @@ class GenerationJob(Job):
         self.events: list[GenerationEvent] = []
         self.closing: Closing | None = None
         self.first_logits: FloatRow | None = None
+        self._kv_cells = kv_cells
         self._on_news = on_news
         self._reading = Reading(self, prompt)
         self.reading = self._reading
@@ -183,6 +201,15 @@ class GenerationJob(Job):
             for index, (spec, guard) in enumerate(zip(request.samples, guards, strict=True))
         }
 
+    @property
+    def num_unfinished(self) -> int:
+        """Samples that are not complete."""
+        return len(self._unfinished)
+
+    def kv_cells(self) -> int:
+        """Most KV cells that its tree has held so far."""
+        return self._kv_cells(self.owner)
+
     def send(self, event: GenerationEvent) -> None:
         """Queues an event for delivery after this step."""
         self.events.append(event)
@@ -192,7 +219,7 @@ class GenerationJob(Job):
         """Starts the samples after the prompt; closes the stream after the last sample."""
         if task is self._reading:
             self.first_logits = self._reading.logits
-            self.send(Prefilled(len(self.prompt), self.cached_tokens))
+            self.send(Prefilled(len(self.prompt), self.cached_tokens, self.reading.recomputed_tokens))
             self.waiting.extend(self._unfinished)
         else:
             del self._unfinished[task]  # type: ignore[arg-type]  # every other task is a Writing
@@ -204,7 +231,7 @@ class GenerationJob(Job):
         if self.closing is not None:
             return
         if not self.is_read:
-            self.send(Prefilled(self.reading.num_read, self.cached_tokens))
+            self.send(Prefilled(self.reading.num_read, self.cached_tokens, self.reading.recomputed_tokens))
         for task in self._unfinished:
             task.finish(FinishReason.CANCELLED, detail)
         self._close(None)
@@ -229,7 +256,6 @@ class GenerationJob(Job):
                 task.flush(now)
 
     def _close(self, error: Exception | None) -> None:
-        self.waiting.clear()
         self._unfinished.clear()
         self.first_logits = None
         self.closing = Closing(error)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -19,13 +18,14 @@ from orchestrator.workers.llama_cpp.admission import FairQueue, Slice, plan_batc
 from orchestrator.workers.llama_cpp.batch import Output, Runner, batch_of
 from orchestrator.workers.llama_cpp.binding import FloatMatrix
 from orchestrator.workers.llama_cpp.choosing import choose
+from orchestrator.workers.llama_cpp.chores import Chores
 from orchestrator.workers.llama_cpp.counters import Counters
 from orchestrator.workers.llama_cpp.generation import GenerationJob, Writing
 from orchestrator.workers.llama_cpp.mailbox import Mailbox
 from orchestrator.workers.llama_cpp.outbox import dispatch
 from orchestrator.workers.llama_cpp.pace import Pace
 from orchestrator.workers.llama_cpp.prefix_cache import PrefixCache
-from orchestrator.workers.llama_cpp.work import Chore, Job, Task
+from orchestrator.workers.llama_cpp.work import Job, Task
 
 _logger = logging.getLogger(__name__)
 
@@ -40,7 +40,9 @@ class DecodeLoop:
         runner: The context; used by the thread only.
         cache: What is in it.
         model_name: For error messages.
+        max_live: Most sequences computed at once.
         is_deterministic: One sequence at a time, nothing kept between requests, chunks of fixed size.
+        shares_prefixes: Requests start from what others have left in the cache.
         on_exit: Called by the thread as the last thing it does.
     """
 
@@ -52,6 +54,7 @@ class DecodeLoop:
         model_name: str,
         max_live: int,
         is_deterministic: bool = False,
+        shares_prefixes: bool = True,
         on_exit: Callable[[], None],
     ) -> None:
         self.runner = runner
@@ -59,15 +62,16 @@ class DecodeLoop:
         self.counters = Counters()
         self.failure: str | None = None
         self.mailbox = Mailbox(self.closed_error)
+        self.chores = Chores()
         self._model_name = model_name
         self._is_deterministic = is_deterministic
+        self._shares_prefixes = shares_prefixes
         self._max_live = 1 if is_deterministic else max_live
         self._on_exit = on_exit
         self._is_closing = False
-        self._queue = FairQueue()
+        self._queue = FairQueue(self._max_live)
         self._live: dict[Task, None] = {}
         self._fresh: dict[GenerationJob, list[Writing]] = {}
-        self._chores: deque[Chore] = deque()
         self._news: dict[GenerationJob, None] = {}
         self._order = 0
         self._current: Job | None = None
@@ -102,11 +106,10 @@ class DecodeLoop:
     def add(self, job: Job) -> None:
         """Takes in a new request."""
         self.counters.requests += 1
+        if not self._shares_prefixes:
+            job.share_nothing()
         self._queue.add(job)
-
-    def add_chore(self, chore: Chore) -> None:
-        """Takes in other work."""
-        self._chores.append(chore)
+        self._await_turns(job.waiting)
 
     def count_read(self, num_tokens: int) -> None:
         """Takes note of tokens that a chore read."""
@@ -129,6 +132,10 @@ class DecodeLoop:
         """Takes note that a job has events to deliver."""
         self._news[job] = None
 
+    def peak_cells(self, owner: object) -> int:
+        """Most cells that a tree, or a job without one, has held so far."""
+        return self.cache.holdings.of(owner).peak_cells
+
     def check_integrity(self) -> None:
         """Compares what is live with the cache's books, and those with the context.
 
@@ -141,6 +148,8 @@ class DecodeLoop:
             raise AssertionError(f"{self.cache.num_leases} sequences are leased for {len(leases)} live tasks")
         if any(task not in task.job.live for task in self._live):
             raise AssertionError("a live task is not known to its job")
+        if self.cache.num_wanted > sum(len(job.waiting) for job in self._queue.jobs):
+            raise AssertionError("more prefixes are wanted than tasks are waiting")
 
     def _run(self) -> None:
         try:
@@ -149,7 +158,7 @@ class DecodeLoop:
                 has_worked = self._step()
                 self._deliver()
                 if not has_worked and not self._is_closing:
-                    self.mailbox.wait(self._seconds_to_deadline())
+                    self.mailbox.wait(self._queue.seconds_to_deadline(time.monotonic()))
         except Exception as error:  # a bug here must end requests, not leave them waiting
             _logger.exception("the decode thread failed")
             self.failure = f"{type(error).__name__}: {error}"
@@ -163,17 +172,17 @@ class DecodeLoop:
         self.mailbox.empty()
         for job in list(self._queue.jobs):
             job.fail(error)
-        for chore in self._chores:
-            chore.fail(error)
+        self.chores.fail(error)
         self._deliver()
         self._on_exit()
 
     def _step(self) -> bool:
         """One batch, and a piece of other work; False if there was nothing to do."""
-        self._expire()
+        for job in self._queue.overdue(time.monotonic()):
+            self.cancel(job, detail="deadline")
         self._admit()
         self.cache.trim_idle()
-        has_worked = self._advance_chore() or bool(self._fresh)
+        has_worked = self.chores.advance() or bool(self._fresh)
         self._write_first_tokens()
         runnable = [task for task in self._live if not task.is_held]
         if runnable:
@@ -189,29 +198,18 @@ class DecodeLoop:
         self.counters.live_sequences = len(self._live)
         return has_worked
 
-    def _advance_chore(self) -> bool:
-        if not self._chores:
-            return False
-        chore = self._chores[0]
-        try:
-            is_done = chore.advance()
-        except Exception as error:  # noqa: BLE001  handed to whoever asked for it
-            chore.fail(error)
-            is_done = True
-        if is_done:
-            self._chores.popleft()
-        return True
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for job in [job for job in self._queue.jobs if job.deadline is not None and job.deadline <= now]:
-            self.cancel(job, detail="deadline")
-
-    def _seconds_to_deadline(self) -> float | None:
-        deadlines = [job.deadline for job in self._queue.jobs if job.deadline is not None]
-        return max(min(deadlines) - time.monotonic(), 0.0) if deadlines else None
-
     # Admission.
+
+    def _await_turns(self, tasks: Iterable[Task]) -> None:
+        """Tasks begin to wait; what the cache has of them is protected."""
+        for task in tasks:
+            task.wanted = self.cache.want(task.tokens, salt=task.job.salt)
+
+    def _end_waiting(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            if task.wanted is not None:
+                self.cache.unwant(task.wanted)
+                task.wanted = None
 
     def _admit(self) -> None:
         while len(self._live) < self._max_live:
@@ -237,7 +235,7 @@ class DecodeLoop:
 
     def _start(self, task: Task) -> bool:
         job = task.job
-        lease = self.cache.acquire(task.tokens, limit=task.cache_limit, salt=job.salt, tree_id=job.tree_id)
+        lease = self.cache.acquire(task.tokens, limit=task.cache_limit, owner=job.owner, salt=job.salt)
         if lease is None:
             return False
         task.lease = lease
@@ -248,23 +246,23 @@ class DecodeLoop:
             self.cache.close(lease)
             return False
         job.waiting.popleft()
+        self._end_waiting((task,))
         job.live.add(task)
         self._live[task] = None
         self._order += 1
         task.order = self._order
         self._queue.served(job)
-        cached = len(lease.tokens)
-        self.counters.recomputed_tokens += self.cache.count_recomputed(task.tokens, cached, salt=job.salt)
-        job.admitted(cached)
+        job.admitted(len(lease.tokens))
         if isinstance(task, Writing) and not task.num_pending:
             self._fresh.setdefault(task.writer, []).append(task)
         return True
 
-    def _stop(self, task: Task, *, keep: bool = True) -> None:
+    def _stop(self, task: Task) -> None:
         """Takes a task off; its tokens stay cached, except in deterministic mode."""
         assert task.lease is not None
         task.num_read = max(task.num_read, len(task.lease.tokens))
-        self.cache.close(task.lease, keep=keep and not (self._is_deterministic and isinstance(task, Writing)))
+        is_dropped = self._is_deterministic and isinstance(task, Writing)
+        self.cache.close(task.lease, keep=not is_dropped, is_over=task.is_over)
         task.lease = None
         del self._live[task]
         task.job.live.remove(task)
@@ -276,6 +274,7 @@ class DecodeLoop:
             assert len(self._live) > 1, "one sequence alone always fits"
             self._stop(victim)
             victim.job.waiting.appendleft(victim)
+            self._await_turns((victim,))
             self.counters.preemptions += 1
             slices = [part for part in slices if part.task is not victim]
         return slices
@@ -288,8 +287,14 @@ class DecodeLoop:
         self._take_off(job)
         if not job.is_read:
             self._count_reading(job)
-        job.waiting.clear()
+        self._leave(job)
+
+    def _leave(self, job: Job) -> None:
         self._queue.remove(job)
+        self._end_waiting(job.waiting)
+        job.waiting.clear()
+        if job.owner is job:
+            self.cache.release(job)
 
     # Computing.
 
@@ -302,7 +307,10 @@ class DecodeLoop:
             return
         for part in slices:
             assert part.task.lease is not None
-            self.cache.extend(part.task.lease, part.task.tokens[part.start : part.start + part.num_tokens])
+            computed = part.task.tokens[part.start : part.start + part.num_tokens]
+            recomputed = self.cache.extend(part.task.lease, computed)
+            part.task.recomputed_tokens += recomputed
+            self.counters.recomputed_tokens += recomputed
         tokens_before = self.counters.output_tokens
         if batch.outputs:
             self._hand_out(batch.outputs, self.runner.logits(len(batch.outputs)))
@@ -357,8 +365,9 @@ class DecodeLoop:
             job.is_read = True
             self._count_reading(job)
         job.ended(task)
+        self._await_turns(job.waiting if task is job.reading else ())
         if not job.live and not job.waiting:
-            self._queue.remove(job)
+            self._leave(job)
 
     def _count_reading(self, job: Job) -> None:
         self.counters.prompt_tokens += job.reading.num_read

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +144,20 @@ class Model:
         if not ids:
             raise InvalidRequest("the prompt is empty; give a message or a text to continue", field="prompt")
         return ids
+
+    def add_steps(self, ids: list[int], steps: Iterable[str], step_tag: StepTag) -> list[int]:
+        """Appends steps to ``ids``, each with the tag after it, unless it ends with it already.
+
+        Returns:
+            Positions of the tags' last tokens.
+        """
+        positions: list[int] = []
+        for step in steps:
+            ids += self.vocabulary.encode(step)
+            if tuple(ids[-len(step_tag.tag) :]) != step_tag.tag:
+                ids += step_tag.tag
+            positions.append(len(ids) - 1)
+        return positions
 
     def _conversation_ids(self, prompt: Prompt) -> list[int]:
         vocabulary = self.vocabulary

@@ -7,40 +7,14 @@ evicting frees both.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
 
-from orchestrator.workers.llama_cpp.radix import Node, descend, prefix_keys
+from orchestrator.workers.llama_cpp.cells import Extent, Memory
+from orchestrator.workers.llama_cpp.holdings import Holdings
+from orchestrator.workers.llama_cpp.radix import Node, descend, new_root, prefix_keys
 
-_MAX_GHOSTS = 200_000
-"""Evicted tokens that are remembered, so that computing them again can be counted."""
-
-
-class Extent(NamedTuple):
-    """First and last position that a sequence holds; -1 and -1 if it holds none."""
-
-    first: int
-    last: int
-
-
-class Memory(Protocol):
-    """KV cells of one context, addressed by sequence id and position."""
-
-    def copy(self, source: int, target: int, start: int, end: int) -> None:
-        """Makes ``target`` share the cells of ``source`` at positions [start, end)."""
-        ...
-
-    def remove(self, sequence: int, start: int) -> None:
-        """Takes ``sequence`` off its cells from position ``start`` on; cells nobody holds become free."""
-        ...
-
-    def remove_range(self, sequence: int, start: int, end: int) -> None:
-        """The same for positions [start, end)."""
-        ...
-
-    def extent(self, sequence: int) -> Extent:
-        """Positions the sequence holds now."""
-        ...
+_MAX_EMPTY_ROOTS = 64
 
 
 class Lease:
@@ -49,15 +23,18 @@ class Lease:
     Attributes:
         sequence: Sequence id.
         tokens: Tokens whose KV is computed, in order.
+        num_asked: So many tokens were known when it was acquired; later ones are new.
+        owner: To whom its prefixes are pinned.
     """
 
-    __slots__ = ("node", "sequence", "tokens", "tree_id")
+    __slots__ = ("node", "num_asked", "owner", "sequence", "tokens")
 
-    def __init__(self, sequence: int, node: Node, tokens: list[int], tree_id: str) -> None:
+    def __init__(self, sequence: int, node: Node, tokens: list[int], *, num_asked: int, owner: object) -> None:
         self.sequence = sequence
         self.node = node
         self.tokens = tokens
-        self.tree_id = tree_id
+        self.num_asked = num_asked
+        self.owner = owner
 
     @property
     def own_tokens(self) -> int:
@@ -68,15 +45,21 @@ class Lease:
 class PrefixCache:
     """Hands out sequences that start from the longest cached prefix, and keeps what they leave behind.
 
-    Leaves of the tree that no lease ends at are kept alive by a *holder*, a sequence id of their own. Prefixes used
-    by a tree are pinned to it softly: they are evicted after all others.
+    Leaves of the tree that no lease ends at are kept alive by a *holder*, a sequence id of their own. Prefixes are
+    pinned softly to the owner of the sequences that use them, until it releases them: they are evicted after all
+    others, and among them those that somebody is waiting to use go last.
 
     Args:
         memory: The cells.
         num_cells: How many there are.
         num_sequences: Sequence ids [0, num_sequences) may be used.
-        max_idle_cells: Most cells that neither a live sequence nor a tree uses; None for no limit. Occupied cells cost
-            every step of every sequence a little, even where they are masked.
+        max_idle_cells: Most cells that no live sequence uses and no owner has pinned; None for no limit. Occupied cells
+            cost every step of every sequence a little, even where they are masked.
+
+    Attributes:
+        holdings: What each owner has of it.
+        peak_cells: Most cells that ever held a token.
+        evicted_tokens: Tokens that had to make room, or were idle.
     """
 
     def __init__(
@@ -87,14 +70,14 @@ class PrefixCache:
         self._num_sequences = num_sequences
         self._max_idle_cells = num_cells if max_idle_cells is None else max_idle_cells
         self._free_ids = list(range(num_sequences - 1, -1, -1))
-        self._roots: dict[str, Node] = {}
+        self._roots: dict[object, Node] = {}
         self._held: set[Node] = set()
+        self._wanted: Counter[Node] = Counter()
         self._leases: set[Lease] = set()
-        self._tree_nodes: dict[str, set[Node]] = {}
-        self._ghosts: dict[int, None] = {}
         self._may_be_idle = False
         self._clock = 0
         self._used = 0
+        self.holdings = Holdings()
         self.peak_cells = 0
         self.evicted_tokens = 0
 
@@ -109,14 +92,14 @@ class PrefixCache:
         return self._num_cells - self._used
 
     @property
+    def num_wanted(self) -> int:
+        """Times that cached prefixes are wanted by somebody who waits."""
+        return self._wanted.total()
+
+    @property
     def num_leases(self) -> int:
         """Live sequences."""
         return len(self._leases)
-
-    @property
-    def pinned_trees(self) -> frozenset[str]:
-        """Trees that have pinned prefixes."""
-        return frozenset(self._tree_nodes)
 
     def could_hold(self, num_cells: int) -> bool:
         """Whether so many cells are free, or eviction could free them now."""
@@ -126,28 +109,41 @@ class PrefixCache:
         own = sum(lease.own_tokens for lease in self._leases)
         return num_cells <= self._num_cells - locked - own
 
-    def match(self, tokens: Sequence[int], *, salt: str = "") -> int:
+    def match(self, tokens: Sequence[int], *, salt: object = "") -> int:
         """Length of the longest cached prefix; changes nothing."""
         root = self._roots.get(salt)
         return 0 if root is None else descend(root, tokens, len(tokens)).length
 
-    def acquire(self, tokens: Sequence[int], *, limit: int, salt: str = "", tree_id: str = "") -> Lease | None:
+    def want(self, tokens: Sequence[int], *, salt: object = "") -> Node:
+        """Protects the longest cached prefix for somebody who waits to acquire it, until `unwant` is called."""
+        node = descend(self._root(salt), tokens, len(tokens)).node
+        self._wanted[node] += 1
+        return node
+
+    def unwant(self, node: Node) -> None:
+        """Takes back one `want`; the prefix may be gone by now."""
+        if self._wanted[node] > 1:
+            self._wanted[node] -= 1
+        else:
+            del self._wanted[node]
+
+    def acquire(self, tokens: Sequence[int], *, limit: int, owner: object, salt: object = "") -> Lease | None:
         """A sequence that starts with the longest cached prefix of ``tokens``, at most ``limit`` of them.
 
         Returns:
             None when every sequence id is leased.
         """
-        root = self._roots.setdefault(salt, Node(None, 0, ()))
-        found = descend(root, tokens, limit)
+        found = descend(self._root(salt), tokens, limit)
         node = found.node if found.length == found.node.end else self._split(found.node, found.length)
         self._lock(node, +1)
         sequence = self._id_covering(node)
         if sequence is None:
             self._lock(node, -1)
             return None
-        lease = Lease(sequence, node, list(tokens[: node.end]), tree_id)
+        lease = Lease(sequence, node, list(tokens[: node.end]), num_asked=len(tokens), owner=owner)
         node.leases.add(lease)
         self._leases.add(lease)
+        self.holdings.begin(owner)
         self._touch(lease)
         return lease
 
@@ -159,16 +155,32 @@ class PrefixCache:
             self._evict()
         return True
 
-    def extend(self, lease: Lease, tokens: Sequence[int]) -> None:
-        """Takes note that the KV of ``tokens`` was computed at the end of a live sequence."""
+    def extend(self, lease: Lease, tokens: Sequence[int]) -> int:
+        """Takes note that the KV of ``tokens`` was computed at the end of a live sequence.
+
+        Returns:
+            How many of them its owner had had in the cache, and lost.
+        """
+        start = len(lease.tokens)
         lease.tokens.extend(tokens)
         self._used += len(tokens)
         assert self._used <= self._num_cells, "more tokens computed than there are cells"
         self.peak_cells = max(self.peak_cells, self._used)
+        self.holdings.grow(lease.owner, len(tokens))
+        if start >= lease.num_asked or not self.holdings.of(lease.owner).lost:
+            return 0
+        *_, key = (lease.node.end_key, *prefix_keys(lease.node.end_key, lease.tokens[lease.node.end : start]))
+        return self.holdings.num_lost(lease.owner, key, tokens)
 
-    def commit(self, lease: Lease) -> None:
-        """Adds a live sequence's own tokens to the tree; cells of tokens that were there already are given back."""
+    def commit(self, lease: Lease, *, is_over: bool = False) -> None:
+        """Adds a live sequence's own tokens to the tree; cells of tokens that were there already are given back.
+
+        Args:
+            lease: The sequence.
+            is_over: Nobody is expected to go on from there, so what is new is not pinned.
+        """
         shared = lease.node.end
+        self.holdings.grow(lease.owner, -lease.own_tokens)
         found = descend(lease.node, lease.tokens, len(lease.tokens))
         if found.length > shared:
             source = found.node if found.length == found.node.end else self._split(found.node, found.length)
@@ -177,24 +189,30 @@ class PrefixCache:
             self._used -= found.length - shared
             self._move(lease, source)
             self._drop_holder(source)
+        unpinned: Node | None = None
         if found.length < len(lease.tokens):
             parent = lease.node
-            child = Node(parent, found.length, tuple(lease.tokens[found.length :]))
-            parent.children[child.tokens[0]] = child
+            child = parent.grow(lease.tokens[found.length :])
             self._move(lease, child)
             self._drop_holder(parent)
-        self._touch(lease)
+            unpinned = child if is_over else None
+        self._touch(lease, unpinned=unpinned)
 
-    def close(self, lease: Lease, *, keep: bool = True) -> None:
-        """Ends a live sequence; its tokens stay cached if ``keep``, else only those committed before do."""
+    def close(self, lease: Lease, *, keep: bool = True, is_over: bool = False) -> None:
+        """Ends a live sequence; its tokens stay cached if ``keep``, else only those committed before do.
+
+        ``is_over`` is as in `commit`.
+        """
         if keep:
-            self.commit(lease)
+            self.commit(lease, is_over=is_over)
         elif lease.own_tokens:
             self._memory.remove(lease.sequence, lease.node.end)
             self._used -= lease.own_tokens
+            self.holdings.grow(lease.owner, -lease.own_tokens)
         node = lease.node
         node.leases.remove(lease)
         self._leases.remove(lease)
+        self.holdings.end(lease.owner)
         self._lock(node, -1)
         if node.parent is not None and not node.children and not node.leases:
             node.holder = lease.sequence
@@ -203,19 +221,13 @@ class PrefixCache:
             self._free(lease.sequence)
         self._may_be_idle = True
 
-    def release(self, tree_id: str, *, keep: Iterable[Sequence[int]] = ()) -> None:
-        """Unpins the prefixes of a tree, except those on the way to ``keep``."""
-        pinned = self._tree_nodes.pop(tree_id, None)
-        if pinned is None:
-            return
+    def release(self, owner: object, *, keep: Iterable[Sequence[int]] = ()) -> None:
+        """Unpins an owner's prefixes, except those on the way to ``keep``; one that keeps none is forgotten."""
         kept: set[Node] = set()
         for tokens in keep:
             for root in self._roots.values():
                 kept.update(descend(root, tokens, len(tokens)).node.path())
-        for node in pinned - kept:
-            node.trees.discard(tree_id)
-        if pinned & kept:
-            self._tree_nodes[tree_id] = pinned & kept
+        self.holdings.release(owner, keep=kept)
         self._may_be_idle = True
 
     def trim_idle(self) -> None:
@@ -230,21 +242,11 @@ class PrefixCache:
     def clear(self) -> None:
         """Evicts everything; no sequence may be live."""
         assert not self._leases, "live sequences hold the cache"
+        self.holdings.clear()
         while self._held:
-            self._evict(is_remembered=False)
+            self._evict()
         self._roots.clear()
-        self._tree_nodes.clear()
-
-    def count_recomputed(self, tokens: Sequence[int], start: int, *, salt: str = "") -> int:
-        """How many of ``tokens[start:]`` were in the cache once and were evicted; they count only once."""
-        if not self._ghosts or start >= len(tokens):
-            return 0
-        count = 0
-        for position, key in enumerate(prefix_keys(salt, tokens)):
-            if position >= start and key in self._ghosts:
-                del self._ghosts[key]
-                count += 1
-        return count
+        self._wanted.clear()
 
     def check_integrity(self) -> None:
         """Compares the books with each other and with the memory.
@@ -255,7 +257,10 @@ class PrefixCache:
         nodes = list(self._nodes())
         resident = sum(len(node.tokens) for node in nodes) + sum(lease.own_tokens for lease in self._leases)
         _check(resident == self._used, f"{self._used} cells counted but {resident} tokens are resident")
-        owners: dict[int, int] = {}
+        known = {*nodes, *self._roots.values()}
+        _check(self._wanted.keys() <= known, "somebody wants a prefix that is gone")
+        _check(all(count > 0 for count in self._wanted.values()), "nobody wants a prefix that is marked as wanted")
+        ids: dict[int, int] = {}
         for node in nodes:
             _check(bool(node.tokens), "an edge is empty")
             for first, child in node.children.items():
@@ -267,20 +272,19 @@ class PrefixCache:
             _check((node.holder is not None) == is_idle_leaf, "a leaf without holder, or a holder without need")
             _check((node in self._held) == is_idle_leaf, "held leaves are filed wrongly")
             if node.holder is not None:
-                _check(node.holder not in owners, "a sequence id is used twice")
-                owners[node.holder] = node.end
-            for tree_id in node.trees:
-                _check(node in self._tree_nodes.get(tree_id, ()), "a pin is not filed")
+                _check(node.holder not in ids, "a sequence id is used twice")
+                ids[node.holder] = node.end
+        self.holdings.check_integrity(nodes, ((lease.owner, lease.own_tokens) for lease in self._leases))
         for lease in self._leases:
-            _check(lease.sequence not in owners, "a sequence id is used twice")
+            _check(lease.sequence not in ids, "a sequence id is used twice")
             _check(lease in lease.node.leases, "a live sequence is not at its node")
-            owners[lease.sequence] = len(lease.tokens)
+            ids[lease.sequence] = len(lease.tokens)
         _check(len(self._free_ids) == len(set(self._free_ids)), "a sequence id is free twice")
         for sequence in self._free_ids:
-            _check(sequence not in owners, "a sequence id is free and in use")
-            owners[sequence] = 0
-        _check(len(owners) == self._num_sequences, "a sequence id leaked")
-        for sequence, length in owners.items():
+            _check(sequence not in ids, "a sequence id is free and in use")
+            ids[sequence] = 0
+        _check(len(ids) == self._num_sequences, "a sequence id leaked")
+        for sequence, length in ids.items():
             wanted = Extent(0, length - 1) if length else Extent(-1, -1)
             found = self._memory.extent(sequence)
             _check(found == wanted, f"sequence {sequence} should hold {wanted} but holds {found}")
@@ -293,16 +297,26 @@ class PrefixCache:
             stack.extend(node.children.values())
 
     def idle_cells(self) -> int:
-        """Cells that neither a live sequence nor a tree uses."""
-        return sum(len(node.tokens) for node in self._nodes() if not node.locks and not node.trees)
+        """Cells that no live sequence uses and no owner has pinned."""
+        return sum(len(node.tokens) for node in self._nodes() if not node.locks and not node.owners)
 
-    def _touch(self, lease: Lease) -> None:
+    def _root(self, salt: object) -> Node:
+        if salt not in self._roots:
+            if len(self._roots) >= _MAX_EMPTY_ROOTS:
+                self._roots = {
+                    name: root
+                    for name, root in self._roots.items()
+                    if root.children or root.leases or root in self._wanted
+                }
+            self._roots[salt] = new_root(salt)
+        return self._roots[salt]
+
+    def _touch(self, lease: Lease, *, unpinned: Node | None = None) -> None:
         self._clock += 1
         for node in lease.node.path():
             node.last_used = self._clock
-            if lease.tree_id and lease.tree_id not in node.trees:
-                node.trees.add(lease.tree_id)
-                self._tree_nodes.setdefault(lease.tree_id, set()).add(node)
+            if node is not unpinned:
+                self.holdings.pin(lease.owner, node)
 
     def _lock(self, node: Node, change: int) -> None:
         for ancestor in node.path():
@@ -318,17 +332,8 @@ class PrefixCache:
 
     def _split(self, node: Node, position: int) -> Node:
         """Cuts an edge in two at ``position``; returns the upper part."""
-        cut = position - node.start
-        parent = node.parent
-        assert parent is not None
-        assert 0 < cut < len(node.tokens)
-        upper = Node(parent, node.start, node.tokens[:cut])
-        upper.locks, upper.last_used, upper.trees = node.locks, node.last_used, set(node.trees)
-        for tree_id in upper.trees:
-            self._tree_nodes[tree_id].add(upper)
-        parent.children[upper.tokens[0]] = upper
-        node.parent, node.start, node.tokens = upper, position, node.tokens[cut:]
-        upper.children[node.tokens[0]] = node
+        upper = node.cut(position)
+        self.holdings.split(node, upper)
         return upper
 
     def _cover(self, node: Node) -> int:
@@ -364,21 +369,20 @@ class PrefixCache:
         self._memory.remove(sequence, 0)
         self._free_ids.append(sequence)
 
-    def _evict(self, *, is_remembered: bool = True) -> int:
-        """Drops the least recently used leaf that no lease needs, unpinned ones first; returns the cells freed."""
-        node = min(self._held, key=lambda leaf: (bool(leaf.trees), leaf.last_used))
+    def _evict(self) -> int:
+        """Drops the least recently used leaf that no lease needs, unpinned ones first, wanted ones last.
+
+        Returns:
+            The cells freed.
+        """
+        node = min(self._held, key=lambda leaf: (bool(leaf.owners), leaf in self._wanted, leaf.last_used))
         parent, holder = node.parent, node.holder
         assert parent is not None
         assert holder is not None
-        if is_remembered:
-            self._remember(node)
         self._held.remove(node)
         del parent.children[node.tokens[0]]
-        for tree_id in node.trees:
-            pinned = self._tree_nodes[tree_id]
-            pinned.discard(node)
-            if not pinned:
-                del self._tree_nodes[tree_id]
+        self.holdings.evict(node)
+        self._wanted.pop(node, None)
         self._used -= len(node.tokens)
         self.evicted_tokens += len(node.tokens)
         if parent.parent is None or parent.children or parent.leases:
@@ -388,17 +392,6 @@ class PrefixCache:
             parent.holder = holder
             self._held.add(parent)
         return len(node.tokens)
-
-    def _remember(self, node: Node) -> None:
-        path = [*node.path()]
-        root = path[-1].parent
-        salt = next(name for name, known in self._roots.items() if known is root)
-        tokens = [token for part in reversed(path) for token in part.tokens]
-        for position, key in enumerate(prefix_keys(salt, tokens)):
-            if position >= node.start:
-                self._ghosts[key] = None
-        while len(self._ghosts) > _MAX_GHOSTS:
-            del self._ghosts[next(iter(self._ghosts))]
 
 
 def _check(is_true: bool, complaint: str) -> None:

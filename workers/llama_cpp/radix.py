@@ -12,23 +12,64 @@ if TYPE_CHECKING:
 class Node:
     """One edge of the radix tree: the tokens at positions [start, end) of every path through it."""
 
-    __slots__ = ("children", "holder", "last_used", "leases", "locks", "parent", "start", "tokens", "trees")
+    __slots__ = (
+        "_end_key",
+        "children",
+        "holder",
+        "last_used",
+        "leases",
+        "locks",
+        "owners",
+        "parent",
+        "start",
+        "start_key",
+        "tokens",
+    )
 
-    def __init__(self, parent: Node | None, start: int, tokens: tuple[int, ...]) -> None:
+    def __init__(self, parent: Node | None, start: int, tokens: tuple[int, ...], *, start_key: int) -> None:
         self.parent = parent
         self.start = start
         self.tokens = tokens
+        self.start_key = start_key  # stands for the prefix before its first token
+        self._end_key: int | None = None
         self.children: dict[int, Node] = {}
         self.holder: int | None = None  # sequence id that keeps a leaf alive when no lease does
         self.leases: set[Lease] = set()
         self.locks = 0  # leases that end at or below this node
         self.last_used = 0
-        self.trees: set[str] = set()
+        self.owners: set[object] = set()  # whom it is pinned to
 
     @property
     def end(self) -> int:
         """Position after its last token."""
         return self.start + len(self.tokens)
+
+    @property
+    def end_key(self) -> int:
+        """Stands for the prefix that ends with its last token."""
+        if self._end_key is None:
+            keys = list(prefix_keys(self.start_key, self.tokens))
+            self._end_key = keys[-1] if keys else self.start_key
+        return self._end_key
+
+    def cut(self, position: int) -> Node:
+        """Cuts the edge in two at ``position``; this node keeps the lower part, and the upper one is returned."""
+        parent = self.parent
+        assert parent is not None
+        assert self.start < position < self.end
+        cut = position - self.start
+        upper = Node(parent, self.start, self.tokens[:cut], start_key=self.start_key)
+        upper.locks, upper.last_used = self.locks, self.last_used
+        parent.children[upper.tokens[0]] = upper
+        self.parent, self.start, self.tokens, self.start_key = upper, position, self.tokens[cut:], upper.end_key
+        upper.children[self.tokens[0]] = self
+        return upper
+
+    def grow(self, tokens: Sequence[int]) -> Node:
+        """Hangs an edge below it."""
+        child = Node(self, self.end, tuple(tokens), start_key=self.end_key)
+        self.children[child.tokens[0]] = child
+        return child
 
     def path(self) -> Iterator[Node]:
         """This node and its ancestors, the root left out."""
@@ -43,6 +84,11 @@ class Descent(NamedTuple):
 
     node: Node
     length: int
+
+
+def new_root(salt: object) -> Node:
+    """The root of a tree that shares nothing with those of other salts."""
+    return Node(None, 0, (), start_key=hash(salt))
 
 
 def descend(start: Node, tokens: Sequence[int], limit: int) -> Descent:
@@ -61,9 +107,8 @@ def descend(start: Node, tokens: Sequence[int], limit: int) -> Descent:
     return Descent(node, position)
 
 
-def prefix_keys(salt: str, tokens: Sequence[int]) -> Iterator[int]:
-    """For each token a number that stands for it and all before it."""
-    key = hash(salt)
+def prefix_keys(key: int, tokens: Sequence[int]) -> Iterator[int]:
+    """For each token a number that stands for it and all before it, where ``key`` stands for what is before them."""
     for token in tokens:
         key = hash((key, token))
         yield key

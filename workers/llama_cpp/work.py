@@ -10,10 +10,10 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from orchestrator.workers.llama_cpp.outbox import post
 from orchestrator.workers.llama_cpp.prefix_cache import Lease
+from orchestrator.workers.llama_cpp.radix import Node
 from orchestrator.workers.llama_cpp.sampler import FloatRow, log_normaliser
 
 
@@ -25,7 +25,9 @@ class Task:
         tokens: All its tokens known so far.
         first_output: Position of the first token whose logits are wanted; of later ones, those that `wants` names.
         lease: Its place in the cache while it is live.
+        wanted: Where its cached prefix ends, while it waits.
         num_read: How far its KV was computed (or found) when it was taken off.
+        recomputed_tokens: Tokens whose KV was computed for it although its owner had had them in the cache.
         order: When it was admitted; later ones make room first.
     """
 
@@ -34,7 +36,9 @@ class Task:
         self.tokens = tokens
         self.first_output = first_output
         self.lease: Lease | None = None
+        self.wanted: Node | None = None
         self.num_read = 0
+        self.recomputed_tokens = 0
         self.order = 0
 
     @property
@@ -57,6 +61,11 @@ class Task:
         """Cells it will want beyond its known tokens."""
         return 0
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody is expected to go on from its last token."""
+        return False
+
     def wants(self, position: int) -> bool:
         """Whether the logits at a position are wanted."""
         return position >= self.first_output
@@ -70,8 +79,10 @@ class Job:
     """A request as the loop sees it.
 
     Attributes:
-        tree_id, salt, priority: As in `GenerateRequest`.
         fairness_key: Jobs with the same key share one turn.
+        owner: Whose the prefixes are that it leaves in the cache: its tree, or the job itself if it belongs to none.
+        salt: Jobs with different ones never share cached prefixes.
+        priority: Smaller is served first.
         deadline: On the monotonic clock; None for no limit.
         waiting: Tasks that are not live, first to be admitted first.
         live: Tasks that are.
@@ -83,16 +94,30 @@ class Job:
     reading: Task
 
     def __init__(self, *, tree_id: str, salt: str, priority: int, deadline: float | None) -> None:
-        self.tree_id = tree_id
-        self.salt = salt
-        self.priority = priority
         self.fairness_key: object = tree_id or self
+        self.owner: object = tree_id or self
+        self.salt: object = salt
+        self.priority = priority
         self.deadline = deadline
         self.waiting: deque[Task] = deque()
         self.live: set[Task] = set()
         self.arrival = 0
         self.is_read = False
         self._cached_tokens: int | None = None
+
+    def share_nothing(self) -> None:
+        """Makes it find no other job's prefixes, and leave none."""
+        self.owner = self.salt = self
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether one of its tasks has been live."""
+        return self._cached_tokens is not None
+
+    @property
+    def num_unfinished(self) -> int:
+        """Places it could fill, now or once its prompt is read."""
+        return len(self.waiting) + len(self.live)
 
     @property
     def cached_tokens(self) -> int:
@@ -187,8 +212,8 @@ class Judging(Reading):
 class ReadingJob(Job):
     """A single `Reading`, `Scoring` or `Judging` whose caller awaits how many of its tokens were cached."""
 
-    def __init__(self, *, salt: str = "") -> None:
-        super().__init__(tree_id="", salt=salt, priority=0, deadline=None)
+    def __init__(self, *, tree_id: str = "", salt: str = "") -> None:
+        super().__init__(tree_id=tree_id, salt=salt, priority=0, deadline=None)
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[int] = self.loop.create_future()
 
@@ -201,13 +226,8 @@ class ReadingJob(Job):
         """Tells the caller."""
         self._settle(lambda: self.done.set_result(self.cached_tokens))
 
-    def cancel(self, detail: str | None) -> None:  # noqa: ARG002  one interface
-        """Drops the work."""
-        self.waiting.clear()
-
     def fail(self, error: Exception) -> None:
         """Tells the caller."""
-        self.waiting.clear()
         self._settle(lambda: self.done.set_exception(error))
 
     def _settle(self, act: Callable[[], None]) -> None:
@@ -216,15 +236,3 @@ class ReadingJob(Job):
                 act()
 
         post(self.loop, settle)
-
-
-class Chore(Protocol):
-    """Other work for the thread, done in pieces between batches."""
-
-    def advance(self) -> bool:
-        """Does a piece; True when nothing is left."""
-        ...
-
-    def fail(self, error: Exception) -> None:
-        """Ends it with an error."""
-        ...

@@ -48,7 +48,14 @@ class RewardServerEngine:
         """The model."""
         return self._description
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self,
+        prompt: Prompt,
+        steps: Sequence[str],
+        *,
+        num_known: int = 0,
+        tree_id: str = "",  # noqa: ARG002  # the server manages its cache
+    ) -> StepRewards:
         """Rewards of ``steps[num_known:]``; see `RewardsSteps`.
 
         Raises:

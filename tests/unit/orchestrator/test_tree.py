@@ -49,8 +49,17 @@ def test_leaves_are_what_nothing_continues():
 def test_shared_tokens_are_counted_once_or_for_every_leaf():
     tree, _ = grown()
     assert tree.kv_tokens() == (3 + 5 + 4 + 7, 5 + (3 + 4) + (3 + 7))
+    assert tree.kv_tokens({"root": 100}) == (100 + 19, 3 * 100 + 22)
     assert path_tokens(tree) == 10
     assert path_tokens([]) == 0
+
+
+def test_kv_of_some_trajectories_counts_what_they_share_once():
+    tree, nodes = grown()
+    root_tokens = {"root": 100, "another": 7}
+    assert tree.kv_tokens(root_tokens, ends=[nodes["2.0"], nodes["2.1"]]) == (100 + 3 + 4 + 7, 200 + 3 + 4 + 3 + 7)
+    assert tree.kv_tokens(root_tokens, ends=[nodes["1.0"], nodes["2.0"]]) == (100 + 3 + 4, 200 + 3 + 3 + 4)
+    assert tree.kv_tokens(root_tokens, ends=[]) == (0, 0)
 
 
 def test_a_prompt_continues_ids_where_they_are_known_and_keeps_forced_text_apart():

@@ -23,6 +23,11 @@ USAGES = st.builds(
     peak_parallel_sequences=COUNTS,
     unique_kv_tokens=COUNTS,
     logical_kv_tokens=COUNTS,
+    num_releases=COUNTS,
+    kept_kv_tokens=COUNTS,
+    kept_logical_kv_tokens=COUNTS,
+    peak_kv_cells=COUNTS,
+    recomputed_tokens=COUNTS,
     flops=COUNTS,
     effective_flops=COUNTS,
     picodollars=COUNTS,
@@ -49,6 +54,8 @@ def test_counts_add_up_and_peaks_do_not(left: Usage, right: Usage):
     assert both.picodollars == left.picodollars + right.picodollars
     assert both.max_sequential_tokens == max(left.max_sequential_tokens, right.max_sequential_tokens)
     assert both.peak_parallel_sequences == max(left.peak_parallel_sequences, right.peak_parallel_sequences)
+    assert both.peak_kv_cells == max(left.peak_kv_cells, right.peak_kv_cells)
+    assert both.recomputed_tokens == left.recomputed_tokens + right.recomputed_tokens
     assert both.is_estimated == (left.is_estimated or right.is_estimated)
     assert sum(both.verifier_tokens.values()) == sum([*left.verifier_tokens.values(), *right.verifier_tokens.values()])
 
@@ -60,6 +67,13 @@ def test_a_usage_survives_json(usage: Usage):
 
 def test_fields_of_later_versions_are_ignored():
     assert Usage.from_json({"output_tokens": 3, "photons": 5}) == Usage(output_tokens=3)
+
+
+def test_the_mean_kv_of_several_searches_is_over_all_their_levels():
+    long = Usage(num_releases=3, kept_kv_tokens=300)
+    short = Usage(num_releases=1, kept_kv_tokens=20)
+    assert (long + short).mean_kept_kv_tokens == 80
+    assert Usage().mean_kept_kv_tokens == 0
 
 
 def test_money_is_shown_in_dollars():

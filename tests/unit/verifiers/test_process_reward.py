@@ -249,7 +249,9 @@ def writes_step_by_step(prompt: Prompt, seed: int) -> str:
 class ReadingOnJudge(ScriptedJudge):
     """As a real one: what it has in its cache ends where the first step begins that it is asked about."""
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0, tree_id: str = ""
+    ) -> StepRewards:
         found = await super().reward_steps(prompt, steps, num_known=num_known)
         known = Prompt(prompt.messages, (Span("".join(steps[:num_known])),))
         return replace(found, cached_tokens=self.count_prompt_tokens(known) if num_known else 0)

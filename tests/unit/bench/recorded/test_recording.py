@@ -61,7 +61,9 @@ class Rewards(ScriptedEngine):
         super().__init__("", name=name)
         self.seen: list[tuple[Prompt, tuple[str, ...]]] = []
 
-    async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+    async def reward_steps(
+        self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0, tree_id: str = ""
+    ) -> StepRewards:
         self.seen.append((prompt, tuple(steps)))
         return StepRewards(tuple(min(1.0, len(step) / 300) for step in steps), len("".join(steps)))
 
@@ -259,7 +261,9 @@ async def test_equal_texts_are_scored_once_and_in_steps_that_make_them_up(tmp_pa
 
 async def test_a_text_that_does_not_fit_the_scorer_has_no_score(tmp_path: Path) -> None:
     class Short(Rewards):
-        async def reward_steps(self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0) -> StepRewards:
+        async def reward_steps(
+            self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0, tree_id: str = ""
+        ) -> StepRewards:
             raise ContextOverflow(model="judge", prompt_tokens=9, context_length=5)
 
     pool = await recorded(tmp_path / "p", problem_set=Sums(1), scorers={"prm": Short()})

@@ -166,6 +166,8 @@ def assert_same(again: Result, result: Result) -> None:
     assert again.answer.text == result.answer.text
     assert again.confidence == result.confidence
     assert again.answer.alternatives == result.answer.alternatives
+    for count in ("unique_kv_tokens", "logical_kv_tokens"):
+        assert getattr(again.usage, count) == getattr(result.usage, count)
 
 
 async def life_of(

@@ -13,26 +13,26 @@ def job(tree_id: str, *, num_tasks: int = 4, priority: int = 0) -> Job:
     return made
 
 
-def admitted(queue: FairQueue, count: int) -> list[str]:
+def admitted(queue: FairQueue, count: int) -> list[object]:
     order = []
     for _ in range(count):
         chosen = queue.ordered()[0]
         task = chosen.waiting.popleft()
         chosen.live.add(task)
         queue.served(chosen)
-        order.append(chosen.tree_id)
+        order.append(chosen.fairness_key)
     return order
 
 
 def test_trees_take_turns_however_many_requests_each_has() -> None:
-    queue = FairQueue()
+    queue = FairQueue(8)
     for name in ("wide", "wide", "wide", "narrow"):
         queue.add(job(name))
     assert admitted(queue, 6) == ["wide", "narrow", "wide", "narrow", "wide", "narrow"]
 
 
 def test_a_smaller_priority_goes_first() -> None:
-    queue = FairQueue()
+    queue = FairQueue(8)
     queue.add(job("later", priority=5))
     queue.add(job("sooner", priority=-1, num_tasks=2))
     assert admitted(queue, 3) == ["sooner", "sooner", "later"]
