@@ -1,9 +1,9 @@
 """Trains the process reward model: the probability of "+" after the blank line that ends each step.
 
-``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 16``: ``FOLDER`` holds ``small.pt`` and
-``large.pt`` as `train` left them; solutions of both are labelled by rollouts of the larger one, which is then trained
-further, on the labels, and judged on dev problems. Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``; labels are kept in
-``OUT`` too, and used by the next run.
+``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 40``: ``FOLDER`` holds ``small.pt`` and
+``large.pt`` as `train` left them; solutions of both are labelled, by rollouts of the larger one as long as the time for
+that lasts and then by the tasks' checkers. The larger one is trained further on the labels, and judged on dev problems.
+Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``; labels are kept in ``OUT`` too, and used by the next run.
 """
 
 from __future__ import annotations
@@ -130,18 +130,24 @@ def judged(model: Llama, items: Sequence[Labelled]) -> dict[str, Any]:  # Any: J
 
 
 def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list[Labelled]]:
-    """Labelled solutions of train and of dev problems: those kept in ``--out``, and as many more as the time allows."""
+    """Labelled solutions of train and of dev problems: those kept in ``--out``, and as many more as are asked for.
+
+    Dev solutions and, for as long as ``--label-minutes`` say, train solutions are labelled by rollouts; then train
+    solutions by the checkers, up to ``--checked`` in all.
+    """
     folder, device = Path(options.weights), options.device
     kept = {split: Path(options.out) / f"labels-{split}.jsonl" for split in ("train", "dev")}
     found = {split: read_labels(path) for split, path in kept.items()}
-    writers = [load(folder, name, device)[0].eval() for name in ("small", "large")]
-    roller = writers[1]
+    small, large = (load(folder, name, device)[0].eval() for name in ("small", "large"))
     started, number = time.time(), 0
-    while not found["train"] or time.time() - started < 60 * options.label_minutes:
+    while True:
+        is_time_left = time.time() - started < 60 * options.label_minutes
+        if not is_time_left and found["train"] and len(found["train"]) >= options.checked:
+            return found["train"], found["dev"]
         split: Split = "train" if len(found["dev"]) >= options.chunk // 2 else "dev"
         batch = labelled(
-            writers[number % 2],
-            roller,
+            large if number % 4 == 3 else small,
+            large if is_time_left or split == "dev" else None,
             count=options.chunk if split == "train" else options.chunk // 4,
             split=split,
             num_rollouts=options.rollouts,
@@ -151,7 +157,6 @@ def collect(options: argparse.Namespace, log: Log) -> tuple[list[Labelled], list
         write_labels(kept[split], batch)
         number += 1
         log.write(event="labelled", train=len(found["train"]), dev=len(found["dev"]))
-    return found["train"], found["dev"]
 
 
 def read_labels(path: Path) -> list[Labelled]:
@@ -230,10 +235,11 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="folder with small and large, as train or export left them")
     parser.add_argument("--out", required=True)
     parser.add_argument("--start", default="large", help="which of them is trained further: large, or prm to go on")
-    parser.add_argument("--minutes", type=float, default=16.0, help="for everything")
+    parser.add_argument("--minutes", type=float, default=40.0, help="for everything")
     parser.add_argument("--label-minutes", type=float, default=7.0)
     parser.add_argument("--evaluation-s", type=float, default=30.0)
-    parser.add_argument("--rollouts", type=int, default=4, help="of each step that is looked at")
+    parser.add_argument("--checked", type=int, default=40_960, help="train solutions in all, labelled by checkers")
+    parser.add_argument("--rollouts", type=int, default=3, help="of each step that is looked at")
     parser.add_argument("--chunk", type=int, default=2048, help="solutions labelled at once")
     parser.add_argument("--epochs", type=float, default=4.0, help="at most")
     parser.add_argument("--peak", type=float, default=0.3, help="of the learning rate the model was trained with")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.cost import ModelCost, TokenPrices
-from orchestrator.engine import Prompt
+from orchestrator.engine import Message, Prompt
 from orchestrator.errors import InvalidRequest
 from orchestrator.workers.llama_cpp.binding import ModelHandle
 from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
@@ -16,6 +17,8 @@ from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
 _ATTR_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
 _ATTR_USER_DEFINED = 1 << 4  # LLAMA_TOKEN_ATTR_USER_DEFINED
 _NO_TOKEN = -1
+_REMEMBERED_CONVERSATIONS = 64
+"""A search continues the same few conversations thousands of times."""
 
 
 class Vocabulary:
@@ -109,6 +112,7 @@ class Model:
         )
         self.trained_context: int = self.handle.api.llama_model_n_ctx_train(self.handle.pointer)
         self.num_parameters: int = self.handle.api.llama_model_n_params(self.handle.pointer)
+        self._conversation_ids = lru_cache(maxsize=_REMEMBERED_CONVERSATIONS)(self._encoded_conversation)
 
     def cost(self, prices: TokenPrices) -> ModelCost:
         """What the cost models need, from the GGUF header."""
@@ -134,7 +138,7 @@ class Model:
 
         Spans that carry ids of this vocabulary keep them; other spans are encoded as plain text.
         """
-        ids = self._conversation_ids(prompt)
+        ids = list(self._conversation_ids(prompt.messages))
         for span in prompt.continuation:
             if span.token_ids is not None and span.tokenizer == self.vocabulary.fingerprint:
                 self.vocabulary.require_ids(span.token_ids)
@@ -159,12 +163,12 @@ class Model:
             positions.append(len(ids) - 1)
         return positions
 
-    def _conversation_ids(self, prompt: Prompt) -> list[int]:
+    def _encoded_conversation(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         vocabulary = self.vocabulary
-        ids = self._encode_parts(self.template.render(prompt.messages)) if prompt.messages else []
+        ids = self._encode_parts(self.template.render(messages)) if messages else []
         if vocabulary.adds_bos and ids[:1] != [vocabulary.bos]:
             ids.insert(0, vocabulary.bos)
-        return ids
+        return tuple(ids)
 
     def _encode_parts(self, parts: Sequence[Part]) -> list[int]:
         """Encodes a rendered conversation so that no message can contribute a special token.
