@@ -27,8 +27,8 @@ class Usage:
         peak_parallel_sequences: Most sequences in flight at once.
         unique_kv_tokens: Tokens of the tree with shared prefixes counted once.
         logical_kv_tokens: The same as if no prefix were shared.
-        num_releases: Times that a policy said which trajectories it keeps: the levels of a search.
-        kept_kv_tokens: Tokens of what it kept, shared prefixes counted once, added up over those times.
+        num_levels: Levels of a search: times that its policy said what it keeps of new samples (`actions.Release`).
+        kept_kv_tokens: Tokens of what it kept, shared prefixes counted once, added up over the levels.
         kept_logical_kv_tokens: The same as if no prefix were shared.
         peak_kv_cells: Most KV cells that a job has had in one model's cache; 0 where no engine counts them.
         recomputed_tokens: Tokens that engines computed once more because their cache had had to give them up.
@@ -53,7 +53,7 @@ class Usage:
     peak_parallel_sequences: int = 0
     unique_kv_tokens: int = 0
     logical_kv_tokens: int = 0
-    num_releases: int = 0
+    num_levels: int = 0
     kept_kv_tokens: int = 0
     kept_logical_kv_tokens: int = 0
     peak_kv_cells: int = 0
@@ -78,7 +78,7 @@ class Usage:
     @property
     def mean_kept_kv_tokens(self) -> float:
         """KV tokens kept on average over the levels of a search, shared prefixes counted once; 0 without levels."""
-        return self.kept_kv_tokens / self.num_releases if self.num_releases else 0.0
+        return self.kept_kv_tokens / self.num_levels if self.num_levels else 0.0
 
     def __add__(self, other: Usage) -> Usage:
         # Written out: it runs several times for every sample, and a loop over the fields is slower.
@@ -100,7 +100,7 @@ class Usage:
             peak_parallel_sequences=max(self.peak_parallel_sequences, other.peak_parallel_sequences),
             unique_kv_tokens=self.unique_kv_tokens + other.unique_kv_tokens,
             logical_kv_tokens=self.logical_kv_tokens + other.logical_kv_tokens,
-            num_releases=self.num_releases + other.num_releases,
+            num_levels=self.num_levels + other.num_levels,
             kept_kv_tokens=self.kept_kv_tokens + other.kept_kv_tokens,
             kept_logical_kv_tokens=self.kept_logical_kv_tokens + other.kept_logical_kv_tokens,
             peak_kv_cells=max(self.peak_kv_cells, other.peak_kv_cells),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.actions import (
     Action,
@@ -42,6 +42,14 @@ _LOG = logging.getLogger(__name__)
 _RELEASE_TIMEOUT_S = 1.0
 
 
+class _Level(NamedTuple):
+    """A level of a search: nodes of the tree by then, and KV tokens kept, shared prefixes counted once or not."""
+
+    num_nodes: int = 0
+    unique: int = 0
+    logical: int = 0
+
+
 class Performer:
     """Carries out the actions of one job.
 
@@ -66,6 +74,7 @@ class Performer:
         self._sampling = SamplingActions(run, self._journal)
         self._other = OtherActions(run, self._journal, verifier=verifier, pool=pool, is_offline=is_offline)
         self.proposal: Answer | None = None
+        self._level = _Level()
         self._handlers: dict[type, Callable[..., Awaitable[Any]]] = {  # Any: outcomes differ by action
             Expand: self._sampling.expand,
             Start: self._sampling.start,
@@ -149,15 +158,23 @@ class Performer:
     # -- free actions ------------------------------------------------------------------------------------------
 
     async def _release(self, position: int, action: Release, encoded: Json, recorded: RecordedAction | None) -> None:
+        kept = self._kept(action)
         if recorded is None:
             keep = [node.prompt() for node in action.all_but]
             for engine in self._run.fleet:
                 await let_go(engine, self._run.job_id, keep=keep)
-            if keep:
-                unique, logical = self._run.tree.kv_tokens(self._run.root_tokens, ends=action.all_but)
-                usage = Usage(num_releases=1, kept_kv_tokens=unique, kept_logical_kv_tokens=logical)
-                self._journal.spend(usage)
+            self._journal.spend(kept)
             self._journal.note_done(position, encoded, {})
+
+    def _kept(self, action: Release) -> Usage:
+        """The KV tokens of what is kept; where the same level is narrowed down once more, what that changes."""
+        if not action.all_but:
+            return Usage()
+        tree, before = self._run.tree, self._level
+        self._level = now = _Level(len(tree), *tree.kv_tokens(self._run.root_tokens, ends=action.all_but))
+        if now.num_nodes == before.num_nodes:
+            return Usage(kept_kv_tokens=now.unique - before.unique, kept_logical_kv_tokens=now.logical - before.logical)
+        return Usage(num_levels=1, kept_kv_tokens=now.unique, kept_logical_kv_tokens=now.logical)
 
     async def _propose(self, position: int, action: Propose, encoded: Json, recorded: RecordedAction | None) -> None:
         check_answer(action.answer)

@@ -23,7 +23,7 @@ USAGES = st.builds(
     peak_parallel_sequences=COUNTS,
     unique_kv_tokens=COUNTS,
     logical_kv_tokens=COUNTS,
-    num_releases=COUNTS,
+    num_levels=COUNTS,
     kept_kv_tokens=COUNTS,
     kept_logical_kv_tokens=COUNTS,
     peak_kv_cells=COUNTS,
@@ -70,8 +70,8 @@ def test_fields_of_later_versions_are_ignored():
 
 
 def test_the_mean_kv_of_several_searches_is_over_all_their_levels():
-    long = Usage(num_releases=3, kept_kv_tokens=300)
-    short = Usage(num_releases=1, kept_kv_tokens=20)
+    long = Usage(num_levels=3, kept_kv_tokens=300)
+    short = Usage(num_levels=1, kept_kv_tokens=20)
     assert (long + short).mean_kept_kv_tokens == 80
     assert Usage().mean_kept_kv_tokens == 0
 

@@ -76,10 +76,29 @@ def test_what_is_kept_is_added_up_over_the_levels_and_letting_go_of_all_is_no_le
     tokens = [node.output_tokens for node in kept]
     root = result.usage.unique_kv_tokens - sum(node.output_tokens for node in result.tree)
     assert root > 0
-    assert result.usage.num_releases == 1
+    assert result.usage.num_levels == 1
     assert result.usage.kept_kv_tokens == result.usage.mean_kept_kv_tokens == root + sum(tokens)
     assert result.usage.kept_logical_kv_tokens == 2 * root + sum(tokens)
     assert Recording(ran.rows).usage.kept_kv_tokens == result.usage.kept_kv_tokens
+
+
+def test_a_level_that_is_narrowed_twice_counts_once_with_what_is_left() -> None:
+    def narrowing(query: Query, ctx: PolicyContext[Any]) -> Policy:
+        samples = yield Expand([query.root], 4)
+        yield Release(samples[:3])
+        yield Release(samples[:1])
+        more = yield Expand([samples[0]], 2)
+        yield Release([samples[0], *more[:1]])
+        return more[0]
+
+    ran = run_virtual(run_job(narrowing))
+    usage, tree = ran.result.usage, ran.result.tree
+    first, second = tree["0.0"], tree["3.0"]
+    root = usage.unique_kv_tokens - sum(node.output_tokens for node in tree)
+    assert usage.num_levels == 2
+    assert usage.kept_kv_tokens == (root + first.output_tokens) + (root + first.output_tokens + second.output_tokens)
+    assert usage.mean_kept_kv_tokens == usage.kept_kv_tokens / 2
+    assert Recording(ran.rows).usage.kept_kv_tokens == usage.kept_kv_tokens
 
 
 def test_verifier_models_read_for_the_tree_and_their_recomputation_counts() -> None:
