@@ -73,8 +73,10 @@ def _lab_suites(*, has_engine: bool) -> list[Suite]:
     if has_engine:
         pools = tuple(f"bench/pools/{name}.pool.xz" for name in POOLS)
         quick = ("--seconds", "0.3", "--repetitions", "1", *_OUT)
+        searches = ("--rows", str(ROWS / "kv_sharing.jsonl"), *_OUT)
         found += [
             Suite("lab_speed", "orchestrator.bench.lab.speed", quick, _OUT),
+            Suite("kv_sharing", "orchestrator.bench.kv_sharing", ("--problems", "2", *searches), searches),
             Suite("live", command, (*run, "live", "--out", live, "--problems", "40"), (*run, "live", "--out", live)),
             Suite(
                 "sanity",
