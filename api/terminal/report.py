@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.console import result_console
 from orchestrator.job import Result
+from orchestrator.usage import Usage
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,7 +44,7 @@ def ledger_rows(result: Result) -> list[tuple[str, str, str]]:
         rows.append(("tool calls", f"{usage.tool_calls:,}", cap("max_tool_calls")))
     rows += [
         ("longest chain", f"{usage.max_sequential_tokens:,} tokens", f"{usage.peak_parallel_sequences} in parallel"),
-        ("KV tokens", f"{usage.unique_kv_tokens:,}", f"{usage.logical_kv_tokens:,} if nothing were shared"),
+        *kv_rows(usage),
         ("compute", wording.flops(usage.flops), cap("max_flops")),
         ("compute and memory", wording.flops(usage.effective_flops), "as effective FLOPs"),
         ("price", wording.dollars(usage.usd), cap("max_usd")),
@@ -51,6 +52,23 @@ def ledger_rows(result: Result) -> list[tuple[str, str, str]]:
     ]
     if usage.is_estimated:
         rows.append(("estimated", "yes", "a server was cut off or does not count"))
+    return rows
+
+
+def kv_rows(usage: Usage) -> list[tuple[str, str, str]]:
+    """KV of the whole tree, of what searches kept, and of engines that count their cells: rows of `ledger_rows`."""
+    rows = [("KV tokens", f"{usage.unique_kv_tokens:,}", f"{usage.logical_kv_tokens:,} if nothing were shared")]
+    if usage.num_levels:
+        logical = usage.kept_logical_kv_tokens / usage.num_levels
+        rows.append(
+            (
+                "KV kept",
+                f"{usage.mean_kept_kv_tokens:,.0f}",
+                f"{logical:,.0f} if nothing were shared; mean of the levels",
+            )
+        )
+    if usage.peak_kv_cells:
+        rows.append(("KV cells", f"{usage.peak_kv_cells:,}", f"at most; {usage.recomputed_tokens:,} tokens read again"))
     return rows
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator import Budget, Orchestrator, Result
 from orchestrator.engine import Finished, GenerateRequest, Message, Prefilled, Prompt, SampleSpec, Span
+from orchestrator.errors import InvalidRequest
 from orchestrator.sampling import Sampling
 
 pytest.importorskip("llama_cpp", reason="the extra 'local' is not installed")
@@ -142,3 +143,16 @@ async def test_searches_under_every_cap_end_with_their_books_in_order(open_lab: 
                 await small.check_integrity()
                 await judge.check_integrity()
     assert (await small.health()).peak_kv_cells <= (await small.health()).kv_cells
+
+
+async def test_sharing_and_branches_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TTC_LLAMA_CPP__SHARE_PREFIXES", "false")
+    monkeypatch.setenv("TTC_LLAMA_CPP__MAX_BRANCHES", "40")
+    async with Orchestrator("lab:small") as ttc:
+        first = await ttc.solve(PROBLEM.text, policy="single", budget=BUDGET)
+        second = await ttc.solve(PROBLEM.text, policy="single", budget=BUDGET)
+    assert first.usage.cached_prompt_tokens == second.usage.cached_prompt_tokens == 0
+    monkeypatch.setenv("TTC_LLAMA_CPP__MAX_BRANCHES", "3")
+    with pytest.raises(InvalidRequest, match="max_branches must be from 16 to 256, not 3"):
+        async with Orchestrator("lab:small"):
+            pass
