@@ -26,12 +26,16 @@ from orchestrator.bench.lab.auc import auc
 from orchestrator.bench.lab.checkpoint import load, save
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
-from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, STEP_END, encode, prompt_ids
+from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, SEPARATOR, STEP_END, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate
 from orchestrator.bench.tasks import TASKS, Split
 
 MOST_TOKENS = 192
 """Of a problem and its solution; longer ones are no use for training."""
+_SURPRISING = -3.0
+"""Log probability, about 5%."""
+_SURPRISE_WEIGHT = 6.0
+"""Surprising tokens are few."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
@@ -177,6 +181,7 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     """Trains on labels until the time is up, or so many times on each."""
     device = options.device
     model, facts = load(Path(options.weights), options.start, device)
+    author = load(Path(options.weights), "large", device)[0].eval()
     rng = random.Random(options.seed)
     waiting = batches(items, rng)
     epoch_batches = len(waiting)
@@ -191,7 +196,7 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
         if not waiting:
             items = read_labels(Path(options.out) / "labels-train.jsonl")  # another process may have added some
             waiting = batches(items, rng)
-        loss = verdict_loss(model, waiting.pop())
+        loss = verdict_loss(model, waiting.pop(), author)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         progress = max((now - started) / max(end - started, 1e-9), step / limit)
@@ -217,16 +222,36 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     save(model, Path(options.out) / "prm.pt", {**known, "dev_auc": result})
 
 
-def verdict_loss(model: Llama, batch: Batch) -> Tensor:
-    """Cross entropy of "+" against "-" after each step; what else the model might say there does not matter."""
+def verdict_loss(model: Llama, batch: Batch, author: Llama | None = None) -> Tensor:
+    """Cross entropy of "+" against "-" after each step; what else the model might say there does not matter.
+
+    With an author, "-" is to be said, too, right after each token that this model would hardly have written. That
+    needs no labels, and teaches in many places to hold what is written against what was to be expected.
+    """
     device = model.rotation.device
     tokens, is_bad = batch.tokens.to(device).long(), batch.is_bad.to(device).long()
     length = tokens.shape[1]
     later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
     bias = torch.zeros(1, 1, length, length, dtype=torch.bfloat16, device=device).masked_fill_(later, float("-inf"))
     with torch.autocast(device.type, torch.bfloat16):
-        logits = model(tokens, bias)[..., [PLUS, MINUS]]
-    return functional.cross_entropy(logits.float().flatten(0, 1), is_bad.flatten(), ignore_index=-100)
+        logits = model(tokens, bias)[..., [PLUS, MINUS]].float().flatten(0, 1)
+    loss = functional.cross_entropy(logits, is_bad.flatten(), ignore_index=-100)
+    if author is None:
+        return loss
+    weight = torch.tensor([1.0, _SURPRISE_WEIGHT], device=device)
+    is_odd = surprises(author, tokens, bias)
+    return loss + functional.cross_entropy(logits, is_odd.flatten(), ignore_index=-100, weight=weight)
+
+
+@torch.no_grad()
+def surprises(author: Llama, tokens: Tensor, bias: Tensor) -> Tensor:
+    """1 at tokens of a solution that the author gives less than 5%, 0 at others; -100 at blank lines and outside."""
+    with torch.autocast(tokens.device.type, torch.bfloat16):
+        logits = author(tokens, bias)
+    logprobs = torch.log_softmax(logits.float(), -1)[:, :-1].gather(2, tokens[:, 1:, None])[..., 0]
+    is_odd = functional.pad((logprobs < _SURPRISING).long(), (1, 0))
+    is_solution = ((tokens == SEPARATOR).cumsum(1) > 0) & (tokens != SEPARATOR) & (tokens != PAD) & (tokens != STEP_END)
+    return is_odd.masked_fill(~is_solution, -100)
 
 
 def main() -> None:

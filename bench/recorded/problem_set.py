@@ -79,7 +79,7 @@ class PoolSet:
         if recorded is None:
             message = f"pool {self._pool.name!r} holds no problem {problem.id!r}"
             raise InvalidRequest(message, field="problem", value=problem.id)
-        same = [other.problem_of(problem.messages) for other in self._others]
+        same = [other.problem_of(recorded.messages) for other in self._others]
         samples = [sample for found in (*same, recorded) if found is not None for sample in found.samples]
         answers = {sample.answer: sample.is_correct for sample in samples if sample.answer is not None}
         texts = {sample.text: False for sample in samples if sample.answer is None}

@@ -158,7 +158,12 @@ class _Opener:
             models["verifier"] = PoolScorer(pool, verifier or scorers[0])
         partners = [self._pool(self._file(name)) for name in named.values() if name.startswith(POOL)]
         problem_set = PoolSet(pool, real or lab_checker(pool.header.set), others=partners)
-        shared = [p for p in problem_set.problems if all(other.problem_of(p.messages) for other in partners)]
+        common = {
+            recorded.id
+            for recorded in pool.problems.values()
+            if all(other.problem_of(recorded.messages) for other in partners)
+        }
+        shared = [problem for problem in problem_set.problems if problem.id in common]
         if not shared:
             raise InvalidRequest(
                 f"{self.suite.path}: {entry.text!r} has no problem in common with {', '.join(named.values())}",

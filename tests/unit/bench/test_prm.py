@@ -87,3 +87,25 @@ def test_labels_are_kept_and_read_again(tmp_path) -> None:  # type: ignore[no-un
     prm.write_labels(path, items[:1])
     prm.write_labels(path, items[1:])
     assert prm.read_labels(path) == items
+
+
+def test_a_token_is_surprising_where_the_author_would_hardly_have_written_it() -> None:
+    made = rough_model()
+    (batch,) = prm.batches(
+        [Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3", "The final answer is \\boxed{3}"), 2)],
+        random.Random(1),
+    )
+    tokens = batch.tokens.long()
+    length = tokens.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool).triu(1)
+    bias = torch.zeros(1, 1, length, length).masked_fill_(later, float("-inf"))
+    is_odd = prm.surprises(made, tokens, bias)[0]
+    start = tokens[0].tolist().index(tokenizer.SEPARATOR) + 1
+    assert (is_odd[:start] == -100).all()
+    with torch.no_grad():
+        logprobs = made(tokens).log_softmax(-1)[0]
+    for at in range(start, length):
+        token = int(tokens[0, at])
+        wanted = -100 if token == tokenizer.STEP_END else int(logprobs[at - 1, token] < -3)
+        near = abs(float(logprobs[at - 1, token]) + 3) < 0.1  # bfloat16
+        assert near or int(is_odd[at]) == wanted
