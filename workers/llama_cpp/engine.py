@@ -28,7 +28,7 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import CapabilityMissing, ContextOverflow, InvalidRequest
-from orchestrator.step_scores import split_steps
+from orchestrator.step_scores import STEP_DELIMITER, split_steps
 from orchestrator.workers.llama_cpp.binding import ContextHandle
 from orchestrator.workers.llama_cpp.embedding import MOST_TEXTS, EmbeddingChore
 from orchestrator.workers.llama_cpp.generation import GenerationJob
@@ -243,7 +243,8 @@ class LlamaCppEngine:
         if not tags[num_known:]:
             return StepRewards((), 0)
         job = ReadingJob(tree_id=tree_id)
-        task = Judging(job, ids, tags=tags[num_known:], answers=(step_tag.good, step_tag.bad))
+        is_over = not steps[-1].endswith(STEP_DELIMITER)  # the reply ended in this step
+        task = Judging(job, ids, tags=tags[num_known:], answers=(step_tag.good, step_tag.bad), is_over=is_over)
         job.add(task)
         cached = await self._read(job)
         return StepRewards(tuple(task.rewards), len(ids), cached, task.recomputed_tokens)

@@ -14,7 +14,7 @@ from orchestrator.workers.llama_cpp.model import Model
 DEFAULT_CELLS = 8192
 """KV cells when the caller names no number: 100 to 200 MB for models of up to 0.5 billion parameters."""
 
-_PARAMETERS_PER_IDLE_CELL = 4096
+_PARAMETERS_PER_IDLE_CELL = 16384
 """At least so many parameters for each idle cell: reading its token again costs in proportion to them, while stepping
 over it costs about the same in every model."""
 _BATCH_TOKENS = 512

@@ -177,7 +177,7 @@ class PrefixCache:
 
         Args:
             lease: The sequence.
-            is_over: Nobody is expected to go on from there, so what is new is not pinned.
+            is_over: Nobody is expected to go on from there, so nothing more is pinned.
         """
         shared = lease.node.end
         self.holdings.grow(lease.owner, -lease.own_tokens)
@@ -189,14 +189,12 @@ class PrefixCache:
             self._used -= found.length - shared
             self._move(lease, source)
             self._drop_holder(source)
-        unpinned: Node | None = None
         if found.length < len(lease.tokens):
             parent = lease.node
             child = parent.grow(lease.tokens[found.length :])
             self._move(lease, child)
             self._drop_holder(parent)
-            unpinned = child if is_over else None
-        self._touch(lease, unpinned=unpinned)
+        self._touch(lease, pins=not is_over)
 
     def close(self, lease: Lease, *, keep: bool = True, is_over: bool = False) -> None:
         """Ends a live sequence; its tokens stay cached if ``keep``, else only those committed before do.
@@ -311,11 +309,11 @@ class PrefixCache:
             self._roots[salt] = new_root(salt)
         return self._roots[salt]
 
-    def _touch(self, lease: Lease, *, unpinned: Node | None = None) -> None:
+    def _touch(self, lease: Lease, *, pins: bool = True) -> None:
         self._clock += 1
         for node in lease.node.path():
             node.last_used = self._clock
-            if node is not unpinned:
+            if pins:
                 self.holdings.pin(lease.owner, node)
 
     def _lock(self, node: Node, change: int) -> None:

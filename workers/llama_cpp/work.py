@@ -183,14 +183,23 @@ class Judging(Reading):
         tokens: Prompt, steps and tags.
         tags: Positions of the tags whose answers are wanted, ascending.
         answers: The tokens that say good and bad.
+        is_over: No step is expected to follow.
     """
 
-    def __init__(self, job: Job, tokens: list[int], *, tags: Sequence[int], answers: tuple[int, int]) -> None:
+    def __init__(
+        self, job: Job, tokens: list[int], *, tags: Sequence[int], answers: tuple[int, int], is_over: bool
+    ) -> None:
         super().__init__(job, tokens)
+        self._is_over = is_over
         self.first_output = tags[0]
         self._tags = deque(tags)
         self._answers = answers
         self.rewards: list[float] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no step is expected to follow."""
+        return self._is_over
 
     @property
     def cache_limit(self) -> int:

@@ -236,6 +236,22 @@ async def test_without_sharing_each_request_reads_its_whole_prompt_and_leaves_no
     await bench.engine.aclose()
 
 
+async def test_what_is_finished_is_pinned_to_nobody() -> None:
+    bench = Bench(*open_fake(num_cells=4096, max_branches=64, idle_cells=0))
+    reply = await bench.ask(ROOT, 120)
+    assert 5 < sum(end.reason is FinishReason.END for end in reply.finished.values()) < 60
+    going_on = {tuple(reply.ids[i]) for i, end in reply.finished.items() if end.reason is not FinishReason.END}
+    holding = bench.engine._loop.cache.holdings.of("tree")
+    assert holding.cells <= 8 + sum(map(len, going_on))
+    before = holding.cells
+    rewards = await bench.engine.reward_steps(ROOT, ["abc\n\n", "the end"], tree_id="tree")
+    assert len(rewards.rewards) == 2
+    assert bench.engine._loop.cache.holdings.of("tree").cells == before
+    await bench.engine.reward_steps(ROOT, ["abc\n\n", "to go on\n\n"], tree_id="tree")
+    assert bench.engine._loop.cache.holdings.of("tree").cells > before
+    await bench.engine.aclose()
+
+
 async def test_each_tree_is_told_its_own_cells() -> None:
     engine, context = open_fake(num_cells=4096, max_branches=64)
     small, large = Bench(engine, context, "small"), Bench(engine, context, "large")
