@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=100, help="of each set")
     parser.add_argument("--seeds", type=int, default=1, help="searches of each problem")
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--cap", type=int, default=160, help="cells of each model in the arm 'capped'")
+    parser.add_argument("--cap", type=int, default=128, help="cells of each model in the arm 'capped'")
     parser.add_argument("--rows", type=Path, default=ROWS, help="jobs; those it holds are not run again")
     parser.add_argument("--out", type=Path, default=PUBLISHED)
     options = parser.parse_args()
