@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.bench.analysis.estimates import interval, pass_at
-from orchestrator.bench.lab.auc import auc
+from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.model_names import GENERATORS, REWARD_MODEL, weights_path
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
 from orchestrator.bench.tasks import TASKS, Split, Task, draw_distinct, is_solved, steps_of
@@ -133,6 +133,7 @@ async def judge(path: Path, writer: Path, options: argparse.Namespace) -> dict[s
         for name, task in TASKS.items():
             rewards: list[float] = []
             are_good: list[bool] = []
+            places: list[int] = []
             problems = _problems(name, task.default_complexity, options)
             for sample in await sample_all(generator, name, problems, num_samples=4, seed=options.seed):
                 for text in sample.texts:
@@ -143,11 +144,13 @@ async def judge(path: Path, writer: Path, options: argparse.Namespace) -> dict[s
                     plain = [step.removesuffix("\n\n") for step in steps]
                     rewards += judged.rewards
                     are_good += [task.can_finish(sample.problem, plain[: end + 1]) for end in range(len(steps))]
+                    places += range(len(steps))
             cells[name] = {
                 "complexity": task.default_complexity,
                 "steps": len(rewards),
                 "good": round(sum(are_good) / len(are_good), 4),
                 "auc": round(auc(rewards, are_good), 4),
+                "auc_at_one_depth": round(auc_within(rewards, are_good, places), 4),
             }
             print(path.stem, name, json.dumps(cells[name]), flush=True)
     finally:
@@ -216,13 +219,14 @@ def _cell_lines(result: Mapping[str, Any]) -> list[str]:  # Any: JSON values
 
 def _judged_lines(result: Mapping[str, Any]) -> list[str]:  # Any: JSON values
     rows = [
-        (task, cell["complexity"], cell["steps"], f"{cell['good']:.3f}", f"{cell['auc']:.3f}")
+        (task, cell["complexity"], cell["steps"], *(f"{cell[key]:.3f}" for key in ("good", "auc", "auc_at_one_depth")))
         for task, cell in result["judged"].items()
     ]
     return [
-        f"Steps of fresh solutions by `{result['writer']}`, good if a right answer can still be reached from there.",
+        f"Steps of fresh solutions by `{result['writer']}`, good if a right answer can still be reached from there. At",
+        "one depth: among first steps, among second steps, and so on, which is what a choice among rivals needs.",
         "",
-        *table(("task", "complexity", "steps", "good", "AUC"), rows),
+        *table(("task", "complexity", "steps", "good", "AUC", "AUC at one depth"), rows),
     ]
 
 

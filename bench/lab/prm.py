@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orchestrator.bench.lab.auc import auc
+from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.checkpoint import load, save
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
@@ -115,11 +115,13 @@ def judged(model: Llama, items: Sequence[Labelled]) -> dict[str, Any]:  # Any: J
     result: dict[str, Any] = {}
     for name in (*TASKS, "all"):
         flat: list[float] = []
+        places: list[int] = []
         true: list[bool] = []
         rolled: list[bool] = []
         for item, values in zip(kept, scores, strict=True):
             if name in (item.task, "all"):
                 flat += values
+                places += range(len(values))
                 rolled += [index < item.num_good for index in range(len(item.steps))]
                 task = TASKS[item.task]
                 true += [task.can_finish(item.problem, item.steps[: end + 1]) for end in range(len(item.steps))]
@@ -127,6 +129,7 @@ def judged(model: Llama, items: Sequence[Labelled]) -> dict[str, Any]:  # Any: J
             "steps": len(flat),
             "good": round(float(np.mean(true)), 4) if true else None,
             "auc": round(auc(flat, true), 4),
+            "auc_at_one_depth": round(auc_within(flat, true, places), 4),
             "auc_rollouts": round(auc(flat, rolled), 4),
             "labels_agree": round(float(np.mean(np.asarray(true) == np.asarray(rolled))), 4) if true else None,
         }

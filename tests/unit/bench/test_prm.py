@@ -71,6 +71,15 @@ def test_auc_counts_ties_half() -> None:
     assert prm.auc([0.1, 0.5, 0.5, 0.9], [False, False, True, True]) == pytest.approx(0.875)
 
 
+def test_auc_at_one_depth_gives_nothing_for_knowing_that_late_steps_are_wrong() -> None:
+    depth = [0, 0, 0, 1, 1, 1, 2]
+    is_good = [True, True, False, False, False, True, False]
+    scores = [-float(place) for place in depth]
+    assert prm.auc(scores, is_good) > 0.6
+    assert prm.auc_within(scores, is_good, depth) == pytest.approx(0.5)
+    assert prm.auc_within([float(good) for good in is_good], is_good, depth) == 1
+
+
 def test_labels_of_a_model_that_knows_nothing_are_all_bad() -> None:
     made = rough_model()
     for item in labelled(made, made, count=3, split="train", num_rollouts=1, seed=1):
