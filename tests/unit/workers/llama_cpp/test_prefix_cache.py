@@ -285,8 +285,10 @@ def test_tokens_that_a_tree_lost_are_counted_when_they_are_read_again() -> None:
     books.run([4, 5, 6], owner="tree")
     assert books.num_recomputed == 0
     books.run([7, 8, 9], owner="tree")
+    assert len(books.cache.holdings.of("tree").lost) == 3
     books.run([1, 2, 3, 4], owner="tree")
     assert books.num_recomputed == 3
+    assert len(books.cache.holdings.of("tree").lost) == 6, "what was read again is lost no more"
     books.run([1, 2, 3, 4], owner="tree")
     assert books.num_recomputed == 3
 
