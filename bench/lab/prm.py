@@ -226,7 +226,7 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
 
 
 def verdict_loss(model: Llama, batch: Batch, author: Llama | None = None) -> Tensor:
-    """Cross entropy of "+" against "-" after each step; what else the model might say there does not matter.
+    """Cross entropy of "+" against "-" after each step, and of these two against all else that might be said there.
 
     With an author, "-" is to be said, too, right after each token that this model would hardly have written. That
     needs no labels, and teaches in many places to hold what is written against what was to be expected.
@@ -237,8 +237,12 @@ def verdict_loss(model: Llama, batch: Batch, author: Llama | None = None) -> Ten
     later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
     bias = torch.zeros(1, 1, length, length, dtype=torch.bfloat16, device=device).masked_fill_(later, float("-inf"))
     with torch.autocast(device.type, torch.bfloat16):
-        logits = model(tokens, bias)[..., [PLUS, MINUS]].float().flatten(0, 1)
+        everything = model(tokens, bias).float()
+    logits = everything[..., [PLUS, MINUS]].flatten(0, 1)
     loss = functional.cross_entropy(logits, is_bad.flatten(), ignore_index=-100)
+    # Servers show the likeliest tokens only, so these two have to be among them.
+    at_tags = everything[is_bad != -100]
+    loss = loss + (at_tags.logsumexp(-1) - at_tags[:, [PLUS, MINUS]].logsumexp(-1)).mean()
     if author is None:
         return loss
     weight = torch.tensor([1.0, _SURPRISE_WEIGHT], device=device)
