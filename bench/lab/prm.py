@@ -26,16 +26,12 @@ from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.checkpoint import load, save
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
-from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, SEPARATOR, STEP_END, encode, prompt_ids
+from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, STEP_END, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate
 from orchestrator.bench.tasks import TASKS, Split
 
 MOST_TOKENS = 192
 """Of a problem and its solution; longer ones are no use for training."""
-_SURPRISING = -3.0
-"""Log probability, about 5%."""
-_SURPRISE_WEIGHT = 6.0
-"""Surprising tokens are few."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
@@ -64,10 +60,7 @@ class Batch(NamedTuple):
 
 
 def batches(items: Sequence[Labelled], rng: random.Random, *, batch_tokens: int = 4096) -> list[Batch]:
-    """All solutions once, in random order, those of about one length together; what is too long is left out.
-
-    Attention over short rows is a good part cheaper than over rows that are packed full.
-    """
+    """All solutions once, in random order, those of about one length together; what is too long is left out."""
     documents = [(tagged(item.problem, item.steps), item.num_good) for item in items]
     documents = [document for document in documents if len(document[0]) <= MOST_TOKENS]
     documents.sort(key=lambda document: len(document[0]) + 4 * rng.random())
@@ -184,7 +177,6 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     """Trains on labels until the time is up, or so many times on each."""
     device = options.device
     model, facts = load(Path(options.weights), options.start, device)
-    author = load(Path(options.weights), "large", device)[0].eval()
     rng = random.Random(options.seed)
     waiting = batches(items, rng)
     epoch_batches = len(waiting)
@@ -199,7 +191,7 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
         if not waiting:
             items = read_labels(Path(options.out) / "labels-train.jsonl")  # another process may have added some
             waiting = batches(items, rng)
-        loss = verdict_loss(model, waiting.pop(), author)
+        loss = verdict_loss(model, waiting.pop())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
         progress = max((now - started) / max(end - started, 1e-9), step / limit)
@@ -225,40 +217,20 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     save(model, Path(options.out) / "prm.pt", {**known, "dev_auc": result})
 
 
-def verdict_loss(model: Llama, batch: Batch, author: Llama | None = None) -> Tensor:
-    """Cross entropy of "+" against "-" after each step, and of these two against all else that might be said there.
-
-    With an author, "-" is to be said, too, right after each token that this model would hardly have written. That
-    needs no labels, and teaches in many places to hold what is written against what was to be expected.
-    """
+def verdict_loss(model: Llama, batch: Batch) -> Tensor:
+    """Cross entropy of "+" against "-" after each step, and of these two against all else that might be said there."""
     device = model.rotation.device
     tokens, is_bad = batch.tokens.to(device).long(), batch.is_bad.to(device).long()
     length = tokens.shape[1]
     later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
     bias = torch.zeros(1, 1, length, length, dtype=torch.bfloat16, device=device).masked_fill_(later, float("-inf"))
+    is_verdict = is_bad != -100
     with torch.autocast(device.type, torch.bfloat16):
-        everything = model(tokens, bias).float()
-    logits = everything[..., [PLUS, MINUS]].flatten(0, 1)
-    loss = functional.cross_entropy(logits, is_bad.flatten(), ignore_index=-100)
+        logits = model(tokens, bias)[is_verdict].float()
+    verdicts = logits[:, [PLUS, MINUS]]
     # Servers show the likeliest tokens only, so these two have to be among them.
-    at_tags = everything[is_bad != -100]
-    loss = loss + (at_tags.logsumexp(-1) - at_tags[:, [PLUS, MINUS]].logsumexp(-1)).mean()
-    if author is None:
-        return loss
-    weight = torch.tensor([1.0, _SURPRISE_WEIGHT], device=device)
-    is_odd = surprises(author, tokens, bias)
-    return loss + functional.cross_entropy(logits, is_odd.flatten(), ignore_index=-100, weight=weight)
-
-
-@torch.no_grad()
-def surprises(author: Llama, tokens: Tensor, bias: Tensor) -> Tensor:
-    """1 at tokens of a solution that the author gives less than 5%, 0 at others; -100 at blank lines and outside."""
-    with torch.autocast(tokens.device.type, torch.bfloat16):
-        logits = author(tokens, bias)
-    logprobs = torch.log_softmax(logits.float(), -1)[:, :-1].gather(2, tokens[:, 1:, None])[..., 0]
-    is_odd = functional.pad((logprobs < _SURPRISING).long(), (1, 0))
-    is_solution = ((tokens == SEPARATOR).cumsum(1) > 0) & (tokens != SEPARATOR) & (tokens != PAD) & (tokens != STEP_END)
-    return is_odd.masked_fill(~is_solution, -100)
+    all_else = (logits.logsumexp(-1) - verdicts.logsumexp(-1)).mean()
+    return functional.cross_entropy(verdicts, is_bad[is_verdict]) + all_else
 
 
 def main() -> None:

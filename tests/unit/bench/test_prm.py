@@ -86,6 +86,14 @@ def test_labels_of_a_model_that_knows_nothing_are_all_bad() -> None:
         assert item.num_good == 0
 
 
+def test_without_a_roller_the_checkers_find_the_first_step_that_cannot_be_mended() -> None:
+    for item in labelled(rough_model(), None, count=12, split="train", num_rollouts=1, seed=1):
+        task = TASKS[item.task]
+        assert all(task.can_finish(item.problem, item.steps[:end]) for end in range(1, item.num_good + 1))
+        if item.num_good < len(item.steps):
+            assert not task.can_finish(item.problem, item.steps[: item.num_good + 1])
+
+
 def test_labels_are_kept_and_read_again(tmp_path) -> None:  # type: ignore[no-untyped-def]
     items = [
         Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3", "The final answer is \\boxed{3}"), 2),
@@ -98,23 +106,15 @@ def test_labels_are_kept_and_read_again(tmp_path) -> None:  # type: ignore[no-un
     assert prm.read_labels(path) == items
 
 
-def test_a_token_is_surprising_where_the_author_would_hardly_have_written_it() -> None:
-    made = rough_model()
-    (batch,) = prm.batches(
-        [Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3", "The final answer is \\boxed{3}"), 2)],
-        random.Random(1),
-    )
-    tokens = batch.tokens.long()
-    length = tokens.shape[1]
-    later = torch.ones(length, length, dtype=torch.bool).triu(1)
-    bias = torch.zeros(1, 1, length, length).masked_fill_(later, float("-inf"))
-    is_odd = prm.surprises(made, tokens, bias)[0]
-    start = tokens[0].tolist().index(tokenizer.SEPARATOR) + 1
-    assert (is_odd[:start] == -100).all()
+def test_verdicts_become_the_likeliest_tokens_at_a_steps_end() -> None:
+    items = [Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3",), n % 2) for n in range(8)]
+    made = rough_model().train()
+    optimizer = torch.optim.AdamW(made.parameters(), 1e-2)
+    (batch,) = prm.batches(items, random.Random(1))
+    for _ in range(60):
+        prm.verdict_loss(made, batch).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     with torch.no_grad():
-        logprobs = made(tokens).log_softmax(-1)[0]
-    for at in range(start, length):
-        token = int(tokens[0, at])
-        wanted = -100 if token == tokenizer.STEP_END else int(logprobs[at - 1, token] < -3)
-        near = abs(float(logprobs[at - 1, token]) + 3) < 0.1  # bfloat16
-        assert near or int(is_odd[at]) == wanted
+        logits = made.eval()(batch.tokens.long())[batch.is_bad != -100]
+    assert set(logits.topk(2).indices.flatten().tolist()) == {tokenizer.PLUS, tokenizer.MINUS}

@@ -2,21 +2,19 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from orchestrator.actions import Conclude, Expand, Propose, Release, Score, ScoreList
-from orchestrator.engine import FinishReason
+from orchestrator.actions import Conclude, Expand, Release
 from orchestrator.policies import particle_filtering
 from orchestrator.testing import PolicyDriver, Sampled
 from orchestrator.tree import Node
 
-STEP = Sampled(text="a step\n\n", finish=FinishReason.STOP, output_tokens=10)
-TOO_LONG = Sampled(text="and so on", finish=FinishReason.LENGTH, output_tokens=5000)
+from .by_hand import STEP, TOO_LONG, asked, play_level
+
 ERROR_RATE = 1e-6
 """Of each statistical test below: how often it would fail though the draws are right."""
 
@@ -25,20 +23,11 @@ def start(seed: int = 0, **params: Any) -> PolicyDriver:  # Any: parameters of t
     return PolicyDriver(particle_filtering, params=params, seed=seed)
 
 
-def play_level(driver: PolicyDriver, replies: Sequence[Sampled | str | None], rewards: Sequence[float | None]) -> None:
-    """Answers one `Expand` and its `Score`, and the free actions up to the next that costs anything."""
-    driver.send(driver.samples(*replies))
-    assert isinstance(driver.action, Score)
-    driver.send(ScoreList(tuple(rewards)))
-    while not driver.is_finished and isinstance(driver.action, Propose | Release):
-        driver.send()
-
-
-def asked(driver: PolicyDriver) -> dict[str, int]:
+def counted(driver: PolicyDriver) -> dict[str, int]:
     """The pending expansion: how many samples of each node, by its number in order of creation."""
-    assert isinstance(driver.action, Expand), driver.action
-    assert len(set(driver.action.nodes)) == len(driver.action.nodes), "a node is asked for twice"
-    return {_number(node): count for node, count in zip(driver.action.nodes, driver.action.counts(), strict=True)}
+    pairs = asked(driver)
+    assert len(dict(pairs)) == len(pairs), "a node is asked for twice"
+    return dict(pairs)
 
 
 def _number(node: Node) -> str:
@@ -51,12 +40,12 @@ def last_release(driver: PolicyDriver) -> Release:
 
 class TestOnePass:
     def test_all_particles_start_at_the_root(self):
-        assert asked(start(width=5)) == {"root": 5}
+        assert counted(start(width=5)) == {"root": 5}
 
     def test_a_particle_drawn_several_times_is_one_node_continued_as_often(self):
         driver = start(width=4)
         play_level(driver, [STEP] * 4, [0.0, 1.0, 0.0, 0.0])
-        assert asked(driver) == {"2": 4}
+        assert counted(driver) == {"2": 4}
 
     def test_what_is_not_drawn_is_let_go_and_the_effective_sample_size_is_told(self):
         driver = start(width=4)
@@ -68,7 +57,7 @@ class TestOnePass:
         driver = start(width=6)
         for _ in range(4):
             play_level(driver, [STEP] * 6, [0.1, 0.9, 0.5, 0.5, 0.2, 0.3])
-            assert sum(asked(driver).values()) == 6
+            assert sum(counted(driver).values()) == 6
 
     def test_a_finished_particle_stays_and_may_be_drawn_in_the_place_of_others(self):
         driver = start(width=3)
@@ -79,19 +68,19 @@ class TestOnePass:
     def test_copies_of_finished_particles_take_places_of_those_that_go_on(self):
         driver = start(width=4, resampling="systematic")
         play_level(driver, ["7", STEP, STEP, STEP], [0.5, 0.5, 0.0, 0.0])
-        assert asked(driver) == {"2": 2}
+        assert counted(driver) == {"2": 2}
 
     def test_finished_particles_stay_in_the_population_at_later_levels(self):
         driver = start(width=4, resampling="systematic")
         play_level(driver, ["7", STEP, STEP, STEP], [0.5, 0.5, 0.0, 0.0])
         play_level(driver, [STEP, STEP], [0.5, 0.0])  # beside two copies of the finished one, so a third of the odds
-        assert asked(driver) in ({"5": 1}, {"5": 2})
+        assert counted(driver) in ({"5": 1}, {"5": 2})
         assert last_release(driver).reason == "not drawn again (effective sample size 3.0 of 4)"
 
     def test_one_that_grew_too_long_is_not_drawn(self):
         driver = start(width=3)
         play_level(driver, [TOO_LONG, STEP, TOO_LONG], [1.0, 0.1, 1.0])
-        assert asked(driver) == {"2": 3}
+        assert counted(driver) == {"2": 3}
 
     def test_it_ends_when_nothing_can_go_on(self):
         driver = start(width=2)
@@ -112,19 +101,19 @@ class TestOnePass:
     def test_its_weights_are_made_of_all_steps_when_told_so(self):
         driver = start(width=2, aggregation="min", resampling="systematic")
         play_level(driver, [STEP, STEP], [0.0, 0.5])
-        assert asked(driver) == {"2": 2}
+        assert counted(driver) == {"2": 2}
         play_level(driver, [STEP, STEP], [1.0, 0.5])
-        assert asked(driver) == {"3": 1, "4": 1}
+        assert counted(driver) == {"3": 1, "4": 1}
 
     def test_a_verifier_that_says_nothing_leaves_all_alike(self):
         driver = start(width=4, resampling="systematic")
         play_level(driver, [STEP] * 4, [None] * 4)
-        assert asked(driver) == {"1": 1, "2": 1, "3": 1, "4": 1}
+        assert counted(driver) == {"1": 1, "2": 1, "3": 1, "4": 1}
 
     def test_a_temperature_makes_it_greedier(self):
         driver = start(width=4, weight_temperature=0.01)
         play_level(driver, [STEP] * 4, [0.5, 0.55, 0.5, 0.45])
-        assert asked(driver) == {"2": 4}
+        assert counted(driver) == {"2": 4}
 
     def test_it_ends_at_its_depth(self):
         driver = start(width=2, max_depth=2)
@@ -140,7 +129,7 @@ class TestOnePass:
         for seed in range(num_seeds):
             driver = start(seed, width=width)
             play_level(driver, [STEP] * width, rewards)
-            drawn.update(asked(driver))
+            drawn.update(counted(driver))
         observed = [drawn[str(number)] for number in range(1, width + 1)]
         expected = [num_seeds * width * value / sum(odds) for value in odds]
         assert sum(observed) == num_seeds * width
@@ -151,7 +140,7 @@ class TestSeveralPasses:
     def test_the_next_pass_starts_anew_with_one_particle_less(self):
         driver = start(width=3, iterations=2)
         play_level(driver, ["1", "2", "3"], [0.5, 0.5, 0.5])
-        assert asked(driver) == {"root": 2}
+        assert counted(driver) == {"root": 2}
 
     def test_the_reference_is_kept_for_the_next_pass(self):
         driver = start(width=3, iterations=2)
@@ -161,11 +150,11 @@ class TestSeveralPasses:
     def test_the_references_steps_so_far_may_be_drawn_and_are_not_paid_for_again(self):
         driver = start(width=3, iterations=2)
         play_level(driver, [STEP] * 3, [1.0, 0.0, 0.0])
-        assert asked(driver) == {"1": 3}
+        assert counted(driver) == {"1": 3}
         play_level(driver, ["4", "5", "6"], [0.0, 1.0, 0.0])  # of which the second is the reference
-        assert asked(driver) == {"root": 2}
+        assert counted(driver) == {"root": 2}
         play_level(driver, [STEP] * 2, [0.0, 0.0])  # its first step, with reward 1, beats both
-        assert asked(driver) == {"1": 2}
+        assert counted(driver) == {"1": 2}
         assert {_number(node) for node in last_release(driver).all_but} == {"1", "5"}
 
     def test_the_reference_is_never_replaced(self):

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.actions import Action, Expand, Propose, Release, Score, ScoreList
-from orchestrator.engine import FinishReason
 from orchestrator.errors import BudgetExhausted
 from orchestrator.policies import beam_search, lookahead, rebase
 from orchestrator.policies.search.shares import balanced_shares
@@ -19,23 +18,7 @@ from orchestrator.testing import PolicyDriver, Sampled
 from orchestrator.testing.policy_contract import described
 from orchestrator.tree import Node
 
-STEP = Sampled(text="a step\n\n", finish=FinishReason.STOP, output_tokens=10)
-TOO_LONG = Sampled(text="and so on", finish=FinishReason.LENGTH, output_tokens=5000)
-
-
-def play_level(driver: PolicyDriver, replies: Sequence[Sampled | str | None], rewards: Sequence[float | None]) -> None:
-    """Answers one `Expand` and its `Score`, and the free actions up to the next that costs anything."""
-    driver.send(driver.samples(*replies))
-    assert isinstance(driver.action, Score)
-    driver.send(ScoreList(tuple(rewards)))
-    while not driver.is_finished and isinstance(driver.action, Propose | Release):
-        driver.send()
-
-
-def asked(driver: PolicyDriver) -> list[tuple[str, int]]:
-    """The pending expansion: the number of each node in order of creation, and how many samples of it."""
-    assert isinstance(driver.action, Expand), driver.action
-    return [(_number(node), count) for node, count in zip(driver.action.nodes, driver.action.counts(), strict=True)]
+from .by_hand import STEP, TOO_LONG, asked, play_level
 
 
 def _number(node: Node) -> str:
