@@ -1,8 +1,9 @@
 """What sharing KV saves in a search, and what a cap on KV cells costs: ``python -m orchestrator.bench.kv_sharing``.
 
 The same searches with the same seeds on the lab's models, in turn: with prefixes shared, without (each request reads
-its whole prompt), and shared under a cap on cells that binds. Rows of jobs are kept as they come, so a run that was
-broken off goes on where it was. Writes `kv_sharing.json` and `kv_sharing.md`.
+its whole prompt), and shared under a cap on cells that binds. Policies are held against REBASE in every arm;
+``--policies rebase ets:lambda_b=2 --arms shared capped --name ets`` compares these two alone. Rows of jobs are kept as
+they come, so a run that was broken off goes on where it was. Writes `kv_sharing.json` and `kv_sharing.md`, or NAME's.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -30,8 +32,9 @@ from orchestrator.workers.llama_cpp import LlamaCppEngine, open_engine
 GENERATOR = "small"
 POLICIES = ("rebase", "ets", "beam_search")
 SETS = ("expression", "countdown", "sudoku6")
+ARMS = ("shared", "unshared", "capped")
 PROBLEMS_SEED = 20261121  # as the pools
-ROWS = Path("build/bench/kv_sharing.jsonl")
+ROWS = Path("build/bench")
 BUDGET = Budget(max_output_tokens=1_000_000)
 _CELLS = 16384
 _SEQUENCES = 16
@@ -49,7 +52,7 @@ class Arm:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is run in every arm."""
+    """What is run in every arm; the policy with its parameters as `read_policy` understands them."""
 
     problem_set: ProblemSet
     problem: Problem
@@ -59,7 +62,21 @@ class Search:
 
 def arms(cap: int) -> tuple[Arm, ...]:
     """The others are compared with the first."""
-    return Arm("shared", _CELLS), Arm("unshared", _CELLS, share_prefixes=False), Arm("capped", cap)
+    shared, unshared, capped = ARMS
+    return Arm(shared, _CELLS), Arm(unshared, _CELLS, share_prefixes=False), Arm(capped, cap)
+
+
+def read_policy(text: str) -> tuple[str, dict[str, str]]:
+    """``ets:lambda_b=2,node_cost=tokens`` as a name and parameters.
+
+    Raises:
+        ValueError: There is no such policy, or a parameter has no value.
+    """
+    name, _, rest = text.partition(":")
+    params = dict(pair.split("=", 1) for pair in rest.split(",") if pair)
+    if name not in names("policy"):
+        raise ValueError(text)
+    return name, params
 
 
 @contextlib.asynccontextmanager
@@ -93,27 +110,33 @@ class Bench:
     Args:
         width: Of each search.
         cap: Cells of each model in the arm that has few.
+        chosen_arms: Those to run.
         rows: The file of jobs.
     """
 
-    def __init__(self, *, width: int, cap: int, rows: Path) -> None:
+    def __init__(self, *, width: int, cap: int, chosen_arms: Sequence[Arm], rows: Path) -> None:
         self._width = width
         self._cap = cap
+        self._arms = chosen_arms
         self._rows = rows
         self.jobs = [job for job in read_jobs(rows) if (job.width, job.cap) == (width, cap)]
 
     async def run(self, searches: Sequence[Search]) -> None:
         """Runs what there is no row of; the arms of a search come one after another, in an order that rotates."""
-        known = {(job.set, job.problem, job.seed, job.policy) for job in self.jobs}
+        known = {(job.set, job.problem, job.seed, job.policy, job.arm) for job in self.jobs}
         async with contextlib.AsyncExitStack() as stack:
-            ready = [(arm, await stack.enter_async_context(opened(arm))) for arm in arms(self._cap)]
+            ready = [(arm, await stack.enter_async_context(opened(arm))) for arm in self._arms]
             for number, search in enumerate(searches):
-                if (search.problem_set.name, search.problem.id, search.seed, search.policy) not in known:
-                    shift = number % len(ready)
-                    self._keep([await self._job(ttc, arm, search) for arm, ttc in ready[shift:] + ready[:shift]])
+                of_search = search.problem_set.name, search.problem.id, search.seed, search.policy
+                shift = number % len(ready)
+                missing = [
+                    (arm, ttc) for arm, ttc in ready[shift:] + ready[:shift] if (*of_search, arm.name) not in known
+                ]
+                self._keep([await self._job(ttc, arm, search) for arm, ttc in missing])
 
     async def _job(self, ttc: Orchestrator, arm: Arm, search: Search) -> Job:
         problem_set, problem = search.problem_set, search.problem
+        name, params = read_policy(search.policy)
         results: list[Result] = []
 
         def watch(event: Event) -> None:
@@ -125,8 +148,8 @@ class Bench:
             await ttc.solve(
                 problem.text,
                 messages=problem.messages,
-                policy=search.policy,
-                params={"width": self._width},
+                policy=name,
+                params={"width": self._width, **params},
                 answer=problem_set.answer_kind,
                 budget=BUDGET,
                 seed=search.seed,
@@ -166,32 +189,46 @@ def searches_of(sets: Sequence[ProblemSet], *, num_seeds: int, policies: Sequenc
 def main() -> None:
     """Measures and writes the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--policies", nargs="+", default=[name for name in POLICIES if name in names("policy")])
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), metavar="NAME[:PARAM=VALUE,...]")
+    parser.add_argument(
+        "--arms", nargs="+", default=[arm.name for arm in arms(0)], choices=[arm.name for arm in arms(0)]
+    )
     parser.add_argument("--sets", nargs="+", default=list(SETS))
+    parser.add_argument("--split", choices=("dev", "test"), default="test", help="of the problems")
     parser.add_argument("--problems", type=int, default=100, help="of each set")
     parser.add_argument("--seeds", type=int, default=1, help="searches of each problem")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--cap", type=int, default=128, help="cells of each model in the arm 'capped'")
-    parser.add_argument("--rows", type=Path, default=ROWS, help="jobs; those it holds are not run again")
+    parser.add_argument("--name", default="kv_sharing", help="of the report")
+    parser.add_argument("--rows", type=Path, help="jobs; those it holds are not run again; build/bench/NAME.jsonl")
     parser.add_argument("--out", type=Path, default=PUBLISHED)
     options = parser.parse_args()
+    for text in options.policies:
+        try:
+            read_policy(text)
+        except ValueError:
+            parser.error(f"--policies: {text!r} is no policy with parameters; write for instance ets:lambda_b=2")
     if missing := [str(path) for path in map(weights_path, (GENERATOR, REWARD_MODEL)) if not path.is_file()]:
         print(f"skipped: there is no {', '.join(missing)}; bench/lab/README.md says how to train", file=sys.stderr)
         return
     facts = machine()
-    sets = [open_set(spec, count=options.problems, seed=PROBLEMS_SEED) for spec in options.sets]
-    bench = Bench(width=options.width, cap=options.cap, rows=options.rows)
+    sets = [open_set(spec, count=options.problems, seed=PROBLEMS_SEED, split=options.split) for spec in options.sets]
+    chosen = [arm for arm in arms(options.cap) if arm.name in options.arms]
+    rows = options.rows or ROWS / f"{options.name}.jsonl"
+    bench = Bench(width=options.width, cap=options.cap, chosen_arms=chosen, rows=rows)
     asyncio.run(bench.run(list(searches_of(sets, num_seeds=options.seeds, policies=options.policies))))
     result = {
         "machine": facts,
+        "command": shlex.join(["python", "-m", "orchestrator.bench.kv_sharing", *sys.argv[1:]]),
         "models": [f"lab:{name}" for name in (GENERATOR, REWARD_MODEL)],
+        "split": options.split,
         "width": options.width,
         "cells": _CELLS,
         "cap": options.cap,
-        **analysis(bench.jobs, options.policies, [arm.name for arm in arms(options.cap)]),
+        **analysis(bench.jobs, options.policies, [arm.name for arm in chosen]),
     }
     text = page(result)
-    write(options.out, "kv_sharing", result, text)
+    write(options.out, options.name, result, text)
     print(text)
 
 

@@ -166,14 +166,15 @@ _RATIOS = {
 def page(result: dict[str, Any]) -> str:  # Any: JSON values
     """The figures as Markdown."""
     problems = ", ".join(f"{count} of {name}" for name, count in result["problems"].items())
+    policies = list(dict.fromkeys(row["policy"] for row in result["means"]))
     lines = [
-        "# KV sharing",
+        f"# KV sharing: {', '.join(policies)}",
         "",
-        f"Searches of width {result['width']} with {' and '.join(result['models'])}; problems: {problems}.",
-        "The same searches with the same seeds in every arm, one at a time, arms in turn: *shared* keeps in the cache",
-        "what a tree keeps; *unshared* reads every prompt whole, once for all samples of a request, and keeps nothing;",
-        f"*capped* is *shared* with {result['cap']} KV cells for each model in place of {result['cells']}.",
-        "Made by `python -m orchestrator.bench.kv_sharing`.",
+        f"Searches of width {result['width']} with {' and '.join(result['models'])}; {result['split']} problems:",
+        f"{problems}. The same searches with the same seeds in every arm, one at a time, arms in turn: *shared* keeps",
+        "in the cache what a tree keeps; *unshared* reads every prompt whole, once for all samples of a request, and",
+        f"keeps nothing; *capped* is *shared* with {result['cap']} KV cells a model in place of {result['cells']}.",
+        f"Made by `{result['command']}`.",
         "",
         *table(
             ("policy", "arm", "jobs", "accuracy", *_COUNTS.values(), "wall s", "CPU s"),
@@ -197,7 +198,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
         "average over the levels, each prefix once. CPU time is that of the process, in which everything runs but a",
         "policy's own heavy arithmetic.",
         "",
-        "The arms against *shared*, paired by problem: differences in accuracy, ratios of means, 95% intervals.",
+        "Paired by problem: differences in accuracy, with what their intervals allow to be said; ratios of means; 95%",
+        "intervals. Not worse by a margin: with one-sided 95% confidence.",
         "",
         *_comparisons(result["arms"]),
         "",
@@ -212,13 +214,14 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
 
 def _comparisons(rows: Sequence[dict[str, Any]]) -> list[str]:
     return table(
-        ("policy", "arm", "against", "accuracy", *_RATIOS.values()),
+        ("policy", "arm", "against", "accuracy", "that is", *_RATIOS.values()),
         [
             (
                 row["policy"],
                 row["arm"],
                 row["against"],
                 _difference(row["accuracy"]),
+                row["accuracy"]["verdict"],
                 *(_ratio(row[n]) for n in _RATIOS),
             )
             for row in rows

@@ -26,6 +26,7 @@ from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.checkpoint import load, save
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
+from orchestrator.bench.lab.symmetries import reworded
 from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, STEP_END, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate
 from orchestrator.bench.tasks import TASKS, Split
@@ -60,8 +61,11 @@ class Batch(NamedTuple):
 
 
 def batches(items: Sequence[Labelled], rng: random.Random, *, batch_tokens: int = 4096) -> list[Batch]:
-    """All solutions once, in random order, those of about one length together; what is too long is left out."""
-    documents = [(tagged(item.problem, item.steps), item.num_good) for item in items]
+    """All solutions once, each reworded, in random order, those of about one length together.
+
+    What is too long is left out.
+    """
+    documents = [(tagged(*reworded(item.task, item.problem, item.steps, rng)), item.num_good) for item in items]
     documents = [document for document in documents if len(document[0]) <= MOST_TOKENS]
     documents.sort(key=lambda document: len(document[0]) + 4 * rng.random())
     made: list[Batch] = []

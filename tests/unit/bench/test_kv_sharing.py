@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.bench.kv_sharing import read_policy
 from orchestrator.bench.kv_sharing_analysis import Job, analysis, page, read_jobs
 from orchestrator.bench.report import machine
 from orchestrator.usage import Usage
@@ -71,7 +72,16 @@ def test_arms_are_compared_with_the_first_and_policies_with_the_baseline() -> No
 
 def test_the_page_has_a_row_for_each_and_survives_json() -> None:
     found = analysis(some_jobs(), ["rebase", "ets"], ["shared", "unshared", "capped"])
-    result = {"machine": machine(), "models": ["a", "b"], "width": 8, "cells": 1000, "cap": 100, **found}
+    result = {
+        "machine": machine(),
+        "command": "python -m this",
+        "models": ["a", "b"],
+        "split": "test",
+        "width": 8,
+        "cells": 1000,
+        "cap": 100,
+        **found,
+    }
     text = page(json.loads(json.dumps(result)))
     assert "| rebase | unshared | 10 | 0.600 |" in text
     assert "| rebase | unshared | shared | +0.000" in text
@@ -86,3 +96,11 @@ def test_rows_are_read_back_without_a_last_line_that_was_cut_off(tmp_path: Path)
     path.write_text("".join(lines) + lines[0][:40], encoding="utf-8")
     assert read_jobs(path) == jobs
     assert path.read_text(encoding="utf-8") == "".join(lines)
+
+
+def test_a_policy_is_read_with_its_parameters() -> None:
+    assert read_policy("ets:lambda_b=2,node_cost=tokens") == ("ets", {"lambda_b": "2", "node_cost": "tokens"})
+    assert read_policy("rebase") == ("rebase", {})
+    for text in ("etc", "ets:lambda_b"):
+        with pytest.raises(ValueError):
+            read_policy(text)
