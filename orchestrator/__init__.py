@@ -8,7 +8,7 @@ async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
 
 from orchestrator.actions import Answer
 from orchestrator.budget import Amount, Budget
-from orchestrator.client import Orchestrator, solve_sync
+from orchestrator.in_process import Orchestrator, solve_sync
 from orchestrator.engine import Message
 from orchestrator.errors import BudgetExhausted, CallerError, RunFailure, TtcError
 from orchestrator.events import Event

@@ -5,10 +5,12 @@ A store loses nothing it has acknowledged, and lets only the controller that hol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from orchestrator.budget import Amount
 
 SCHEMA_VERSION = 1
 """Version of journal rows and job records; stores refuse data of a later one."""
@@ -58,6 +60,14 @@ class JobRecord:
         epoch: How many times it has been claimed; a writer must know the current one.
         owner: Who claimed it last.
         result: Outcome of a finished job (JSON values).
+        tenant: Whose it is; others do not see it. Empty where there is only one.
+        key_id: The API key that pays for it; empty for none.
+        priority: Higher ones are taken first.
+        due_at: By when its answer is wanted, seconds since the epoch; among jobs of one priority the earliest is
+            taken first, those without one last and oldest first.
+        batch: The batch it belongs to.
+        idempotency_key: Unique for its tenant; what a caller sends twice becomes one job.
+        is_cancel_wanted: Somebody has asked for its end.
     """
 
     id: str
@@ -68,6 +78,13 @@ class JobRecord:
     epoch: int = 0
     owner: str | None = None
     result: dict[str, Any] | None = None  # Any: JSON values
+    tenant: str = ""
+    key_id: str = ""
+    priority: int = 0
+    due_at: float | None = None
+    batch: str | None = None
+    idempotency_key: str | None = None
+    is_cancel_wanted: bool = False
 
 
 class Jobs(Protocol):
@@ -77,7 +94,8 @@ class Jobs(Protocol):
         """Adds a job.
 
         Raises:
-            JobConflict: The id is taken.
+            JobConflict: The id is taken, or its tenant has a job with this idempotency key; the field ``job_id`` of
+                the error names that job.
             StoreFailed: It could not be written.
         """
         ...
@@ -91,9 +109,15 @@ class Jobs(Protocol):
         ...
 
     async def list_jobs(
-        self, *, state: JobState | None = None, limit: int = 50, before: str | None = None
+        self,
+        *,
+        state: JobState | None = None,
+        tenant: str | None = None,
+        batch: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
     ) -> list[JobRecord]:
-        """Jobs, newest first; ``before`` is the id of the last one of the previous page."""
+        """Jobs, newest first; ``before`` is the id of the last one of the previous page. None: whatever it is."""
         ...
 
     async def claim(self, job_id: str, owner: str, *, lease_s: float, force: bool = False) -> int:
@@ -141,8 +165,116 @@ class Journals(Protocol):
         ...
 
 
-class Store(Jobs, Journals, Protocol):
-    """Both, and an end."""
+class Claimed(NamedTuple):
+    """A job that was taken from the queue, and the epoch to write with."""
+
+    record: JobRecord
+    epoch: int
+
+
+class Queue(Protocol):
+    """Jobs that wait for a controller: those that are queued, and those whose controller lost its lease.
+
+    Any number of processes take from it; each job is given to one at a time.
+    """
+
+    async def take(self, owner: str, *, lease_s: float, most_per_tenant: int | None = None) -> Claimed | None:
+        """Claims the job that is next; None if there is none.
+
+        Next is the highest priority, then the earliest ``due_at``, then the oldest. Jobs of a tenant of whom
+        ``most_per_tenant`` jobs run now are passed over.
+        """
+        ...
+
+    async def ask_to_cancel(self, job_id: str) -> JobRecord:
+        """Marks an unfinished job, and returns it as it is then; a finished one stays as it is.
+
+        Raises:
+            UnknownName: There is no such job.
+        """
+        ...
+
+    async def wanted_cancelled(self, owner: str) -> list[str]:
+        """Jobs of this owner that run and are to be cancelled."""
+        ...
+
+    async def count_jobs(self, *, tenant: str | None = None) -> dict[JobState, int]:
+        """How many jobs there are in each state that has any."""
+        ...
+
+    async def wait_for_work(self, *, timeout_s: float) -> None:
+        """Returns when there may be something to take or to cancel, at the latest after ``timeout_s``."""
+        ...
+
+    async def wait_for_news(self, job_id: str, *, after: int, timeout_s: float) -> None:
+        """Returns when the job has a row above ``after`` or another state, at the latest after ``timeout_s``.
+
+        It may return early; callers look for themselves.
+        """
+        ...
+
+
+class Accounts(Protocol):
+    """Books that all processes share: what a name (an API key, say) has set aside and spent, by period.
+
+    A job is paid as a whole: its caps are set aside before it is accepted, and settled to what it cost when it has
+    ended. An account is any text; a period is any text, too (``2026-11-21`` or ``total``).
+    """
+
+    async def set_aside(
+        self, account: str, job_id: str, amount: Amount, *, caps: Mapping[str, Amount | None], partly: bool = False
+    ) -> Amount:
+        """Sets ``amount`` aside for a job in each period of ``caps``, all or nothing; what it had before is replaced.
+
+        Args:
+            account: Who pays.
+            job_id: For what.
+            amount: Fields that are 0 are not counted.
+            caps: By period, the most that may be spent and set aside in it; a field of 0 caps nothing, None is for
+                periods that are only counted.
+            partly: Take what is left where that is less.
+
+        Returns:
+            What was set aside.
+
+        Raises:
+            BudgetExhausted: It does not fit; names the cap as `Budget` does.
+        """
+        ...
+
+    async def settle(self, job_id: str, actual: Amount) -> None:
+        """Books what a job has cost in place of what was set aside for it; once, and nothing for unknown jobs."""
+        ...
+
+    async def spent(self, account: str, period: str) -> tuple[Amount, Amount]:
+        """What is spent, and what is set aside besides."""
+        ...
+
+    async def admit(self, account: str, *, rate_per_s: float, burst: int) -> float:
+        """Takes a token from the account's bucket; 0 if there was one, else seconds until there is."""
+        ...
+
+
+class Documents(Protocol):
+    """Small records of other parts (API keys, batches) as JSON values."""
+
+    async def put_document(self, kind: str, key: str, value: dict[str, Any] | None) -> None:  # Any: JSON values
+        """Writes or, with None, removes one; durable when it returns."""
+        ...
+
+    async def get_document(self, kind: str, key: str) -> dict[str, Any] | None:  # Any: JSON values
+        """One, or None."""
+        ...
+
+    async def list_documents(
+        self, kind: str, *, prefix: str = "", limit: int = 1000, before: str | None = None
+    ) -> list[tuple[str, dict[str, Any]]]:  # Any: JSON values
+        """Keys that begin with ``prefix`` with their values, last key first; ``before`` as in `Jobs.list_jobs`."""
+        ...
+
+
+class Store(Jobs, Journals, Queue, Accounts, Documents, Protocol):
+    """All of them, and an end."""
 
     async def aclose(self) -> None:
         """Flushes and closes; safe to call twice."""

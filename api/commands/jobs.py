@@ -130,7 +130,7 @@ def resume(
     The models are those the job was begun with, unless others are named.
     """
     from orchestrator.api.terminal.pulling import pull_missing
-    from orchestrator.client import Orchestrator
+    from orchestrator.in_process import Orchestrator
     from orchestrator.events import Event
 
     settings = read_settings()
@@ -171,7 +171,7 @@ def resume(
 @json_option("a JSON object")
 def reply(*, job_id: str, text: str, store: str | None, as_json: bool) -> None:
     """Answer a job that waits for a person; `resume` lets it go on."""
-    from orchestrator.client import Orchestrator
+    from orchestrator.in_process import Orchestrator
 
     async def work() -> None:
         async with Orchestrator.offline(store=existing_store_path(store)) as orchestrator:

@@ -51,7 +51,7 @@ def replay(*, job_id: str, trace: str | None, store: str | None, as_json: bool) 
 
 async def _replayed(job_id: str, kept_in: str, trace: str | None) -> tuple[Result, Result]:
     from orchestrator.api.story import JobStory
-    from orchestrator.client import Orchestrator
+    from orchestrator.in_process import Orchestrator
 
     async with Orchestrator.offline(store=kept_in) as orchestrator:
         record = await orchestrator.store.get(job_id)

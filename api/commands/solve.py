@@ -267,7 +267,7 @@ def _solve_many(
 async def _opened(choice: ModelChoice, kept_in: str, settings: Settings, *, is_quiet: bool) -> AsyncIterator[Any]:
     """The SDK with its models there; Any: its type is not imported before it is needed."""
     from orchestrator.api.terminal.pulling import pull_missing
-    from orchestrator.client import Orchestrator
+    from orchestrator.in_process import Orchestrator
 
     pull_missing(choice.names(settings), is_quiet=is_quiet)
     async with Orchestrator(

@@ -12,7 +12,7 @@ from orchestrator.answers import AnswerClasses, AnswerReader
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.problems import Problem
 from orchestrator.api.terminal.results import ResultSink
-from orchestrator.client import Orchestrator
+from orchestrator.in_process import Orchestrator
 from orchestrator.errors import StoreFailed, TtcError
 from orchestrator.events import Event
 from orchestrator.job import Result

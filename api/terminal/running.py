@@ -13,7 +13,7 @@ from orchestrator.api.terminal.report import headline, print_result
 from orchestrator.api.terminal.shutdown import stopping_gently
 from orchestrator.api.terminal.watch import JobWatch
 from orchestrator.api.terminal.wording import printable
-from orchestrator.client import Orchestrator
+from orchestrator.in_process import Orchestrator
 from orchestrator.errors import CallerError, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.job import Result

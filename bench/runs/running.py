@@ -14,7 +14,7 @@ from orchestrator.bench.runs.row_file import FLUSH_EVERY_S, RowFile
 from orchestrator.bench.runs.rows import Row
 from orchestrator.bench.runs.scenarios import Scenario
 from orchestrator.bench.runs.suite import ORACLE
-from orchestrator.client import Orchestrator
+from orchestrator.in_process import Orchestrator
 from orchestrator.config import Settings
 from orchestrator.engine import Engine
 from orchestrator.errors import (
