@@ -8,6 +8,11 @@
     |   |-- UnknownName             no policy, verifier, router, engine, model or job has that name
     |   |-- CapabilityMissing       the engine cannot do what was asked
     |   |-- MissingDependency       an optional package is not installed
+    |   |-- Unauthorized            the service does not know who asks
+    |   |-- Forbidden               the service does not take this request from there
+    |   |-- TooLarge                the request has more bytes than are accepted
+    |   |-- TooSlow                 the request did not arrive in time
+    |   |-- TooManyRequests         asked too often, or too much is waiting; the error says when to ask again
     |   `-- JobConflict             the job is in a state that does not allow this
     `-- RunFailure                  the request was fine; carrying it out failed
         |-- BudgetExhausted         nothing more fits; thrown into a policy at its ``yield``
@@ -18,6 +23,7 @@
         |-- NoAnswer                the budget was spent and no text holds an answer
         |-- ReplayDiverged          the policy asks for something else than its journal says
         |-- StoreFailed             the store cannot be read or written
+        |-- ServiceFailed           the service cannot be reached, or answers what cannot be used (clients only)
         `-- LeaseLost               another controller owns the job now
 
 Fields are attributes; ``str(error)`` is one sentence for people; ``error.fields()`` is for machines.
@@ -191,6 +197,48 @@ class JobConflict(CallerError):
     code = "job_conflict"
 
 
+class Unauthorized(CallerError):
+    """The service does not know who asks: no API key, or one that is not valid."""
+
+    code = "invalid_api_key"
+
+
+class Forbidden(CallerError):
+    """The service does not take this request from where it comes."""
+
+    code = "forbidden"
+
+
+class TooLarge(CallerError):
+    """The request has more bytes than are accepted.
+
+    Attributes:
+        max_bytes: How many are.
+    """
+
+    code = "request_too_large"
+
+
+class TooSlow(CallerError):
+    """The request's body did not arrive in time."""
+
+    code = "request_timeout"
+
+
+class TooManyRequests(CallerError):
+    """Asked too often, or too much is waiting or running already.
+
+    Attributes:
+        retry_after_s: When to ask again.
+    """
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float, **fields: object) -> None:
+        super().__init__(message, retry_after_s=retry_after_s, **fields)
+        self.retry_after_s = retry_after_s
+
+
 class RunFailure(TtcError):
     """The request was fine; carrying it out failed."""
 
@@ -280,6 +328,22 @@ class StoreFailed(RunFailure):
     code = "store_failed"
 
 
+class ServiceFailed(RunFailure):
+    """A client cannot reach its service, or cannot use what it answers.
+
+    Attributes:
+        status: The HTTP status of the last answer; None if there was none.
+        is_retryable: Whether the same request may succeed later.
+    """
+
+    code = "service_failed"
+
+    def __init__(self, message: str, *, status: int | None = None, is_retryable: bool = True) -> None:
+        super().__init__(message, status=status, is_retryable=is_retryable)
+        self.status = status
+        self.is_retryable = is_retryable
+
+
 class LeaseLost(RunFailure):
     """Another controller owns the job now; this one must not write."""
 
@@ -295,6 +359,11 @@ MAPPINGS: dict[type[TtcError], Mapping] = {
     CapabilityMissing: Mapping(2, 422),
     MissingDependency: Mapping(3, 501),
     JobConflict: Mapping(4, 409),
+    Unauthorized: Mapping(2, 401),
+    Forbidden: Mapping(2, 403),
+    TooLarge: Mapping(2, 413),
+    TooSlow: Mapping(2, 408),
+    TooManyRequests: Mapping(4, 429),
     CallerError: Mapping(2, 400),
     BudgetExhausted: Mapping(5, 402),
     NoAnswer: Mapping(5, 422),
@@ -304,6 +373,7 @@ MAPPINGS: dict[type[TtcError], Mapping] = {
     PolicyFailed: Mapping(7, 500),
     ReplayDiverged: Mapping(8, 409),
     StoreFailed: Mapping(9, 503),
+    ServiceFailed: Mapping(6, 502),
     LeaseLost: Mapping(9, 409),
     RunFailure: Mapping(1, 500),
     TtcError: Mapping(1, 500),

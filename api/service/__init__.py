@@ -1,0 +1,1 @@
+"""The service: reasoning jobs over HTTP."""
