@@ -87,17 +87,43 @@ class JobRecord:
     is_cancel_wanted: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What is to be set aside for a job when it is created; see `Accounts.set_aside`.
+
+    Attributes:
+        account: Who pays.
+        amount: How much; fields that are 0 are not counted.
+        caps: By period, the most that may be spent and set aside in it.
+    """
+
+    account: str
+    amount: Amount
+    caps: Mapping[str, Amount | None]
+
+
 class Jobs(Protocol):
     """The records of jobs."""
 
-    async def create(self, record: JobRecord) -> None:
-        """Adds a job.
+    async def create(self, record: JobRecord, *, lease_s: float | None = None, payment: Payment | None = None) -> None:
+        """Adds a job and sets aside what it may cost: all or nothing, in this order of checks.
+
+        Args:
+            record: The job.
+            lease_s: With it the job is never queued: ``record.owner`` holds it from the start, running, in epoch 1, as
+                after `claim`.
+            payment: What to set aside for it.
 
         Raises:
             JobConflict: The id is taken, or its tenant has a job with this idempotency key; the field ``job_id`` of
                 the error names that job.
+            BudgetExhausted: The payment does not fit.
             StoreFailed: It could not be written.
         """
+        ...
+
+    async def find(self, *, tenant: str, idempotency_key: str) -> JobRecord | None:
+        """The job that a tenant has created with this key; None if there is none."""
         ...
 
     async def get(self, job_id: str) -> JobRecord:
