@@ -2,7 +2,8 @@
 
 ``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 40``: ``FOLDER`` holds ``small.pt`` and
 ``large.pt`` as `train` left them; solutions of both are labelled, by rollouts of the larger one as long as the time for
-that lasts and then by the tasks' checkers. The larger one is trained further on the labels, and judged on dev problems.
+that lasts and then by the tasks' checkers. The larger one is trained further on the labels, each time in other words,
+and on solutions with a slip of our own; it is judged on dev problems.
 Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``; labels are kept in ``OUT`` too, and used by the next run.
 """
 
@@ -24,6 +25,7 @@ from torch.nn import functional
 
 from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.checkpoint import load, save
+from orchestrator.bench.lab.corruptions import slipped
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
 from orchestrator.bench.lab.symmetries import reworded
@@ -33,6 +35,9 @@ from orchestrator.bench.tasks import TASKS, Split
 
 MOST_TOKENS = 192
 """Of a problem and its solution; longer ones are no use for training."""
+
+_DRAWN = 8192
+"""Labelled solutions that are batched together."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
@@ -182,28 +187,28 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     device = options.device
     model, facts = load(Path(options.weights), options.start, device)
     rng = random.Random(options.seed)
-    waiting = batches(items, rng)
-    epoch_batches = len(waiting)
-    log.write(event="batched", solutions=len(items), batches=epoch_batches)
+    waiting: list[Batch] = []
+    num_seen = 0
     peak = options.peak * model.size.learning_rate
     optimizers = Optimizers(model, peak, device)
     started, end = time.time(), options.until - options.evaluation_s
-    limit = options.epochs * epoch_batches
     step, losses = 0, torch.zeros((), device=device)
     model.train()
-    while (now := time.time()) < end and step < limit:
+    while (now := time.time()) < end and (waiting or num_seen < options.epochs * len(items)):
         if not waiting:
-            items = read_labels(Path(options.out) / "labels-train.jsonl")  # another process may have added some
-            waiting = batches(items, rng)
+            drawn = rng.sample(items, min(_DRAWN, len(items)))
+            num_seen += len(drawn)
+            num_slipped = round(len(drawn) * options.slipped / (1 - options.slipped))
+            waiting = batches([*drawn, *(slipped(rng) for _ in range(num_slipped))], rng)
         loss = verdict_loss(model, waiting.pop())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
-        progress = max((now - started) / max(end - started, 1e-9), step / limit)
+        progress = max((now - started) / max(end - started, 1e-9), num_seen / (options.epochs * len(items)))
         optimizers.step(learning_rate(peak, step, progress))
         step += 1
         losses += loss.detach()
         if step % 100 == 0:
-            log.write(step=step, loss=round(float(losses) / 100, 4), epochs=round(step / epoch_batches, 2))
+            log.write(step=step, loss=round(float(losses) / 100, 4), epochs=round(num_seen / len(items), 2))
             losses = torch.zeros((), device=device)
         if step % 1000 == 0:
             log.write(step=step, event="judged", dev=judged(model, held_out[:600]))
@@ -249,6 +254,7 @@ def main() -> None:
     parser.add_argument("--checked", type=int, default=40_960, help="train solutions in all, labelled by checkers")
     parser.add_argument("--rollouts", type=int, default=3, help="of each step that is looked at")
     parser.add_argument("--chunk", type=int, default=2048, help="solutions labelled at once")
+    parser.add_argument("--slipped", type=float, default=0.5, help="share of solutions with a slip of our own, below 1")
     parser.add_argument("--epochs", type=float, default=4.0, help="at most")
     parser.add_argument("--peak", type=float, default=0.3, help="of the learning rate the model was trained with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
