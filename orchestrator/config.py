@@ -47,6 +47,26 @@ class OpenAISettings(BaseModel):
     )
 
 
+class ServiceSettings(BaseModel):
+    """The service."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one")
+    concurrency: int = Field(8, ge=0, le=10_000, description="Queued jobs that one process runs at once; 0 for none")
+    chat_concurrency: int = Field(64, ge=1, le=10_000, description="Chat requests that one process runs at once")
+    max_chat_waiting: int = Field(256, ge=0, description="Chat requests that may wait for their turn in one process")
+    max_waiting: int = Field(10_000, ge=1, description="Jobs that may wait in the queue")
+    max_waiting_per_tenant: int | None = Field(None, ge=1, description="Jobs of one tenant that may wait in the queue")
+    max_running_per_tenant: int | None = Field(None, ge=1, description="Queued jobs of one tenant that run at once")
+    default_budget: str | None = Field(None, description="Caps of jobs that name none, for instance tokens=20000")
+    max_batch: int = Field(1000, ge=1, le=100_000, description="Most jobs in a batch")
+    max_wait_s: float = Field(300.0, gt=0, le=3600, description="Longest ?wait= of a request")
+    heartbeat_s: float = Field(15.0, gt=0, description="A silent event stream says so often that it is alive")
+    grace_s: float = Field(20.0, ge=0, description="What runs may go on so long when the service is told to stop")
+
+
 class Settings(BaseSettings):
     """All settings with their defaults."""
 
@@ -63,6 +83,7 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="Where jobs are kept: a path, memory: or sqlite:PATH")
     llama_cpp: LlamaCppSettings = LlamaCppSettings()
     openai: OpenAISettings = OpenAISettings()
+    service: ServiceSettings = ServiceSettings()
 
     @classmethod
     def settings_customise_sources(
