@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -65,6 +65,16 @@ class ServiceSettings(BaseModel):
     max_wait_s: float = Field(300.0, gt=0, le=3600, description="Longest ?wait= of a request")
     heartbeat_s: float = Field(15.0, gt=0, description="A silent event stream says so often that it is alive")
     grace_s: float = Field(20.0, ge=0, description="What runs may go on so long when the service is told to stop")
+    key_cache_s: float = Field(2.0, ge=0, le=60, description="A revoked API key may still work for so long")
+    allowed_origins: tuple[str, ...] = Field((), description="Web pages from these origins may call (CORS); none may")
+    allowed_hosts: tuple[str, ...] = Field((), description="Host names that requests must be sent to; any by default")
+    max_body_bytes: int = Field(8 << 20, ge=1024, description="Most bytes in the body of a request")
+    body_timeout_s: float = Field(20.0, gt=0, description="A request's body has to arrive within")
+    header_timeout_s: float = Field(10.0, gt=0, description="A request's headers have to arrive within")
+    max_json_depth: int = Field(64, ge=8, le=500, description="Deepest nesting of JSON that is sent")
+    max_json_items: int = Field(200_000, ge=1000, description="Most keys and elements of JSON that is sent")
+    metrics_access: Literal["loopback", "token", "open"] = Field("loopback", description="Who may read /metrics")
+    metrics_token: SecretStr | None = Field(None, description="Bearer token of those who read /metrics, for 'token'")
 
 
 class Settings(BaseSettings):
