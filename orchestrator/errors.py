@@ -252,16 +252,19 @@ class BudgetExhausted(RunFailure):
         limit: The cap that ran out, as named in `Budget` (``max_seconds`` for the deadline).
         remaining: What was left of it when the action was refused.
         requested: What the smallest useful part of the action would have cost.
+        period: For caps of accounts, the period that the cap is for; only then.
     """
 
     code = "budget_exhausted"
 
-    def __init__(self, *, limit: str, remaining: float, requested: float) -> None:
+    def __init__(self, *, limit: str, remaining: float, requested: float, period: str | None = None) -> None:
+        place, what = ("", "next action") if period is None else (f" in period {period!r}", "job")
         super().__init__(
-            f"budget exhausted: {limit} has {remaining:g} left and the next action needs {requested:g}",
+            f"budget exhausted: {limit} has {remaining:g} left{place} and the {what} needs {requested:g}",
             limit=limit,
             remaining=remaining,
             requested=requested,
+            **({} if period is None else {"period": period}),
         )
         self.limit = limit
         self.remaining = remaining

@@ -157,7 +157,7 @@ class Jobs(Protocol):
         ...
 
     async def delete(self, job_id: str) -> None:
-        """Removes a job and its journal; unknown ids are ignored."""
+        """Removes a job and its journal, and releases what is set aside for it; unknown ids are ignored."""
         ...
 
 
@@ -179,6 +179,8 @@ class Journals(Protocol):
         result: dict[str, Any] | None = None,  # Any: JSON values
     ) -> None:
         """Adds rows and changes the job's state, all or nothing, and renews the lease; durable when it returns.
+
+        An end settles the job's account to what the ``usage`` of its result says, to nothing if it has no result.
 
         Raises:
             LeaseLost: ``epoch`` is not current, or ``rows[0].seq`` is not the next position.
@@ -207,8 +209,8 @@ class Queue(Protocol):
     async def take(self, owner: str, *, lease_s: float, most_per_tenant: int | None = None) -> Claimed | None:
         """Claims the job that is next; None if there is none.
 
-        Next is the highest priority, then the earliest ``due_at``, then the oldest. Jobs of a tenant of whom
-        ``most_per_tenant`` jobs run now are passed over.
+        Next is the highest priority, then the earliest ``due_at``, then the oldest (the least id). Jobs of a tenant of
+        whom ``most_per_tenant`` jobs run now are passed over.
         """
         ...
 
@@ -229,13 +231,18 @@ class Queue(Protocol):
         ...
 
     async def wait_for_work(self, *, timeout_s: float) -> None:
-        """Returns when there may be something to take or to cancel, at the latest after ``timeout_s``."""
+        """Returns when there may be something to take or to cancel, at the latest after ``timeout_s``.
+
+        A change since this store's last wait is not missed, whoever made it. It may return early, too; and a lease
+        that runs out wakes nobody, so callers look from time to time.
+        """
         ...
 
     async def wait_for_news(self, job_id: str, *, after: int, timeout_s: float) -> None:
         """Returns when the job has a row above ``after`` or another state, at the latest after ``timeout_s``.
 
-        It may return early; callers look for themselves.
+        At once if it has such a row already, has ended, or does not exist. It may return early; callers look for
+        themselves.
         """
         ...
 
@@ -258,13 +265,13 @@ class Accounts(Protocol):
             amount: Fields that are 0 are not counted.
             caps: By period, the most that may be spent and set aside in it; a field of 0 caps nothing, None is for
                 periods that are only counted.
-            partly: Take what is left where that is less.
+            partly: Take what is left, field by field, where that is less; something must be left of each field.
 
         Returns:
             What was set aside.
 
         Raises:
-            BudgetExhausted: It does not fit; names the cap as `Budget` does.
+            BudgetExhausted: It does not fit; names the cap as `Budget` does, and the period.
         """
         ...
 

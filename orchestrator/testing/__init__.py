@@ -1,7 +1,7 @@
 """Test doubles that ship with the library, and contract suites for those who write engines and stores.
 
 The suites need pytest and are imported by their module: `orchestrator.testing.engine_contract`,
-`orchestrator.testing.policy_contract`, `orchestrator.testing.store_contract`.
+`orchestrator.testing.policy_contract`, `orchestrator.testing.store_contract` (which brings the suites of its parts).
 """
 
 from orchestrator.testing.arithmetic import arithmetic
