@@ -13,12 +13,13 @@ from orchestrator import registry
 from orchestrator.answers import AnswerReader
 from orchestrator.budget import UNLIMITED, Budget
 from orchestrator.config import Settings
-from orchestrator.engine import Engine, Message
+from orchestrator.engine import Capability, Engine, Message
 from orchestrator.equipment import Equipment
-from orchestrator.errors import InvalidRequest, JobConflict
+from orchestrator.errors import CapabilityMissing, InvalidRequest, JobConflict
 from orchestrator.fleet import Fleet
 from orchestrator.job import JobSpec
 from orchestrator.policy import PolicyFunction, PolicySpec, as_policy
+from orchestrator.reply_form import FREE_FORM, ReplyForm
 from orchestrator.sampling import Sampling
 from orchestrator.scoring_guard import guarded
 from orchestrator.verifier import Candidate, Verifier
@@ -62,18 +63,20 @@ class Asking:
         self,
         problem: str,
         *,
-        policy: str | PolicySpec | PolicyFunction | None,
-        params: Mapping[str, Any] | None,  # Any: see `solve`
-        budget: Budget | str | None,
-        verifier: VerifierLike | None,
-        answer: str,
-        messages: Iterable[Message] | None,
-        sampling: Sampling | None,
-        max_sample_tokens: int | None,
-        seed: int,
-        labels: Mapping[str, str] | None,
+        policy: str | PolicySpec | PolicyFunction | None = None,
+        params: Mapping[str, Any] | None = None,  # Any: see `solve`
+        budget: Budget | str | None = None,
+        verifier: VerifierLike | None = None,
+        answer: str = "auto",
+        messages: Iterable[Message] | None = None,
+        sampling: Sampling | None = None,
+        max_sample_tokens: int | None = None,
+        seed: int = 0,
+        labels: Mapping[str, str] | None = None,
+        form: ReplyForm | None = None,
+        cache_salt: str = "",
     ) -> CheckedJob:
-        """The job that the arguments of `Orchestrator.solve` describe.
+        """The job that the arguments of `Orchestrator.solve` describe; ``cache_salt`` is that of `JobSpec`.
 
         Raises:
             CallerError: There can be no such job; the error names the argument.
@@ -90,6 +93,7 @@ class Asking:
             values["verifier"] = self._named(verifier, decided)
         _check_json(values, decided)
         checked = decided.params(values)
+        self._check_form(form or FREE_FORM, checked)
         caps = Budget.parse(budget) if isinstance(budget, str) else budget or UNLIMITED
         self._check(decided, caps, checked)
         reader = self._equipment.reader(answer)
@@ -106,6 +110,8 @@ class Asking:
             max_sample_tokens=self._sample_tokens(max_sample_tokens, caps),
             models={role: str(value) for role, value in self._wanted.items() if isinstance(value, str | Path)},
             labels=dict(labels or {}),
+            form=form or FREE_FORM,
+            cache_salt=cache_salt,
         )
         return CheckedJob(spec, decided, checked)
 
@@ -130,6 +136,14 @@ class Asking:
         if isinstance(verifier, str):
             self._equipment.verifier(verifier)
 
+    def _check_form(self, form: ReplyForm, params: BaseModel) -> None:
+        if form.tools is None:
+            return
+        _, engine = self._fleet().resolve(getattr(params, "model", "small"))
+        if not _has_tools(engine):
+            able = [other.describe().name for other in self._fleet() if _has_tools(other)]
+            raise CapabilityMissing(model=engine.describe().name, capability=Capability.TOOLS.value, able=able)
+
     def _named(self, verifier: VerifierLike, decided: PolicySpec) -> str:
         """The name under which the policy can ask for the verifier."""
         fields = decided.params_type.model_fields
@@ -144,12 +158,18 @@ class Asking:
         return wrapped.name
 
 
+def _has_tools(engine: Engine) -> bool:
+    return Capability.TOOLS in engine.describe().capabilities
+
+
 def asked_before(job_id: str, spec: JobSpec) -> CheckedJob:
     """A stored job, to be run again.
 
     Raises:
-        JobConflict: Its policy cannot be imported again.
+        JobConflict: It ends with the process that took it, or its policy cannot be imported again.
     """
+    if spec.is_bound:
+        raise JobConflict(f"job {job_id!r} ended with the process that ran it; run it anew", job_id=job_id)
     if not spec.is_resumable:
         raise JobConflict(
             f"job {job_id!r} ran a policy that cannot be imported again ({spec.policy}); run it anew", job_id=job_id

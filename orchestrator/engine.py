@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from orchestrator.cost import ModelCost
 from orchestrator.errors import CapabilityMissing
 from orchestrator.monitors import Monitor
+from orchestrator.reply_form import ToolCall, ToolOffer
 from orchestrator.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Capability(StrEnum):
     GRAMMAR = "grammar-constrained output"
     SEEDS = "per-sample seeds"
     STRICT_COUNTS = "exact token counts"
+    TOOLS = "tool calls"
 
 
 class FinishReason(StrEnum):
@@ -50,10 +52,32 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said; may be empty beside `tool_calls`.
+        tool_calls: Calls that an assistant asked for.
+        tool_call_id: Which of them a tool's result answers.
+    """
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
+
+    def to_json(self) -> list[Any]:
+        """JSON values: role and content, then what belongs to tools where there is any."""
+        if not self.tool_calls and not self.tool_call_id:
+            return [self.role, self.content]
+        return [self.role, self.content, [call.to_json() for call in self.tool_calls], self.tool_call_id]
+
+    @classmethod
+    def from_json(cls, data: Sequence[Any]) -> Self:
+        """The inverse of `to_json`."""
+        role, content, *rest = data
+        calls, call_id = rest or ((), "")
+        return cls(role, content, tuple(ToolCall(*call) for call in calls), call_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +135,7 @@ class GenerateRequest:
         num_logprobs: 0 for none; k gives the chosen token's log probability and those of the k likeliest tokens.
         json_schema: The text must be a JSON value of this schema.
         grammar: The text must match this GBNF grammar; not together with `json_schema`.
+        tools: What the model may ask for instead of, or after, text.
         tree_id: Prefixes of one tree share their cache and are released together.
         cache_salt: Requests with different salts never share cached prefixes (tenants).
         priority: Smaller is served first.
@@ -126,6 +151,7 @@ class GenerateRequest:
     num_logprobs: int = 0
     json_schema: Mapping[str, Any] | None = None  # Any: JSON Schema
     grammar: str | None = None
+    tools: ToolOffer | None = None
     tree_id: str = ""
     cache_salt: str = ""
     priority: int = 0
@@ -166,6 +192,7 @@ class Delta:
         token_ids: Their ids without end-of-turn tokens; None where the engine does not know them.
         logprobs: Natural log probability of each of `token_ids` before truncation and temperature; None unless asked.
         alternatives: One entry per token; None unless asked.
+        token_texts: Text of each token, where log probabilities were asked for and ids are not known.
     """
 
     index: int
@@ -174,6 +201,7 @@ class Delta:
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
     alternatives: tuple[TokenAlternatives, ...] | None = None
+    token_texts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +216,7 @@ class Finished:
         is_estimated: The count is this side's own, for want of the server's.
         recomputed_tokens: Tokens read again because the sample, or its prompt, had made room for others meanwhile.
         tree_kv_cells: Most KV cells that its tree has held so far; 0 where there is none to see.
+        tool_calls: What the model asks for, if it ended with that.
     """
 
     index: int
@@ -197,6 +226,7 @@ class Finished:
     is_estimated: bool = False
     recomputed_tokens: int = 0
     tree_kv_cells: int = 0
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 GenerationEvent = Prefilled | Delta | Finished
@@ -447,6 +477,8 @@ def check_capabilities(request: GenerateRequest, description: ModelDescription) 
         needed.append(Capability.LOGPROBS)
     if request.json_schema is not None or request.grammar is not None:
         needed.append(Capability.GRAMMAR)
+    if request.tools is not None or any(turn.tool_calls for turn in request.prompt.messages):
+        needed.append(Capability.TOOLS)
     for capability in needed:
         if capability not in description.capabilities:
             raise CapabilityMissing(model=description.name, capability=capability.value)

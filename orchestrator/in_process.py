@@ -12,33 +12,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from orchestrator.answers import AnswerClasses
 from orchestrator.asking import Asking, CheckedJob, VerifierLike, asked_before
-from orchestrator.budget import NOTHING, Amount, Budget
+from orchestrator.budget import Budget
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings, read_settings
-from orchestrator.controller import JobRun, Recorder, RunContext
 from orchestrator.engine import Engine, Message
 from orchestrator.equipment import Equipment
-from orchestrator.errors import InvalidRequest, JobConflict, TtcError
-from orchestrator.events import Event, Publish, careful
+from orchestrator.errors import InvalidRequest, JobConflict, LeaseLost, RunFailure, TtcError
+from orchestrator.events import Event, Publish
 from orchestrator.fleet import Fleet
 from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording
 from orchestrator.ledger import Ledger
+from orchestrator.lives import Lives
 from orchestrator.models import open_fleet
-from orchestrator.offline import OfflineFleet
 from orchestrator.policy import PolicyFunction, PolicySpec
+from orchestrator.reply_form import ReplyForm
 from orchestrator.sampling import Sampling
 from orchestrator.scoring_guard import guarded
-from orchestrator.store import JobRecord, JobState, JournalRow, Store
+from orchestrator.store import Claimed, JobRecord, JobState, JournalRow, Payment, Store
 from orchestrator.stores import new_job_id, new_owner, open_store
 from orchestrator.streaming import as_they_end, events_of
-from orchestrator.tree import Node, Tree
 from orchestrator.verifier import Candidate, Verifier
 
 _LOG = logging.getLogger(__name__)
@@ -46,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 _CLOSE_TIMEOUT_S = 10.0
 LEASE_S = 60.0
 """A controller that writes nothing for so long loses its job to whoever asks for it."""
+MAX_CRASHES = 20
+"""A job that had something in flight when so many controllers died is taken for the cause."""
 
 
 class Orchestrator:
@@ -83,20 +84,23 @@ class Orchestrator:
         }
         self._wanted = {role: value for role, value in wanted.items() if value is not None}
         self._given_store = store
-        self._tools = dict(tools or {})
-        self._ledger = ledger
         self._clock = clock or SystemClock()
         self._owner = new_owner()
         self._fleet: Fleet | None = None
         self._store: Store | None = None
         self._opened: list[Engine] = []
         self._equipment = Equipment()
+        self._lives = Lives(
+            store=lambda: self.store,
+            fleet=lambda: self.fleet,
+            equipment=self._equipment,
+            tools=dict(tools or {}),
+            ledger=ledger,
+            clock=self._clock,
+        )
         self._asking = Asking(
             settings=self.settings, wanted=self._wanted, fleet=lambda: self.fleet, equipment=self._equipment
         )
-        self._runs: dict[str, JobRun] = {}
-        self._are_over = asyncio.Event()
-        self._known_above: dict[str, Amount] = {}  # unfinished jobs: what the ledger above has been charged for them
 
     @classmethod
     def offline(cls, *, store: str | Path | Store, settings: Settings | None = None) -> Self:
@@ -132,7 +136,8 @@ class Orchestrator:
 
         Engines and stores that were passed in stay open.
         """
-        await self._end_runs()
+        self._lives.cancel_all()
+        await self._lives.wait_until_over(timeout_s=_CLOSE_TIMEOUT_S)
         for engine in self._opened:
             await engine.aclose()
         self._opened.clear()
@@ -140,17 +145,6 @@ class Orchestrator:
         store, self._store, self._fleet = self._store, None, None
         if store is not None and store is not self._given_store:
             await store.aclose()
-
-    async def _end_runs(self) -> None:
-        self.cancel_all()
-        if not self._runs:
-            return
-        self._are_over.clear()
-        try:
-            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-                await self._are_over.wait()
-        except TimeoutError:
-            _LOG.warning("jobs do not end", extra={"job_ids": list(self._runs)})
 
     @property
     def fleet(self) -> Fleet:
@@ -168,6 +162,11 @@ class Orchestrator:
             raise InvalidRequest("open the orchestrator first: async with Orchestrator(...) as ttc", field="self")
         return self._store
 
+    @property
+    def owner(self) -> str:
+        """The name under which it holds jobs in the store."""
+        return self._owner
+
     # -- jobs --------------------------------------------------------------------------------------------------
 
     async def solve(
@@ -184,6 +183,10 @@ class Orchestrator:
         max_sample_tokens: int | None = None,
         seed: int = 0,
         labels: Mapping[str, str] | None = None,
+        form: ReplyForm | None = None,
+        tenant: str = "",
+        key_id: str = "",
+        priority: int = 0,
         on_event: Publish | None = None,
     ) -> Result:
         """Solves one problem.
@@ -204,13 +207,17 @@ class Orchestrator:
             max_sample_tokens: Most tokens per sample.
             seed: All randomness derives from it.
             labels: Kept with the job.
+            form: Demands on replies: stop strings, a schema, tools.
+            tenant: Whose job it is; its cached prefixes are shared with no other tenant's.
+            key_id: The API key that pays for it.
+            priority: Noted in the record, for queues.
             on_event: Called with every event; must not block.
 
         Raises:
             CallerError: The request cannot be carried out; nothing was spent.
             RunFailure: The job failed; its record in the store tells what was spent.
         """
-        asked = self._asking.checked(
+        asked = self.check(
             problem,
             policy=policy,
             params=params,
@@ -222,9 +229,71 @@ class Orchestrator:
             max_sample_tokens=max_sample_tokens,
             seed=seed,
             labels=labels,
+            form=form,
+            cache_salt=tenant,
         )
-        result = await self._run_new(asked, on_event)
+        record = self.new_record(asked, tenant=tenant, key_id=key_id, priority=priority)
+        result = await self.run_new(asked, record, on_event=on_event)
         return result.raise_for_error()
+
+    def check(self, problem: str, **options: Any) -> CheckedJob:  # Any: as for `solve`
+        """The job that the arguments of `solve` describe (as far as they are in `JobSpec`); nothing is stored or spent.
+
+        Raises:
+            CallerError: There can be no such job; the error names the argument.
+        """
+        return self._asking.checked(problem, **options)
+
+    def new_record(self, asked: CheckedJob, **fields: Any) -> JobRecord:  # Any: those of `JobRecord`
+        """The record of a new job that this process may run, not stored yet."""
+        now = self._clock.time()
+        return JobRecord(
+            id=new_job_id(), spec=asked.spec.to_json(), created_at=now, updated_at=now, owner=self._owner, **fields
+        )
+
+    async def run_new(
+        self, asked: CheckedJob, record: JobRecord, *, payment: Payment | None = None, on_event: Publish | None = None
+    ) -> Result:
+        """Stores a new job and runs it here, without its ever being queued; its failure is in the result.
+
+        Args:
+            asked: The job.
+            record: Made by `new_record`.
+            payment: What is set aside for it.
+            on_event: Called with every event; must not block.
+
+        Raises:
+            JobConflict, BudgetExhausted, StoreFailed: It could not be stored; see `Jobs.create`.
+        """
+        await self.store.create(record, lease_s=LEASE_S, payment=payment)
+        return await self._lives.run(record.id, asked, epoch=1, on_event=on_event, due_at=record.due_at)
+
+    async def run_claimed(self, claimed: Claimed, *, on_event: Publish | None = None) -> Result:
+        """Runs a job that was taken from the queue, or ends it if it is not to be run; its failure is in the result.
+
+        A job whose cancellation was asked for, or that nobody but its own process could run, ends as cancelled; one
+        that cannot be opened here, or whose controllers died of it again and again, as failed.
+
+        Raises:
+            StoreFailed, LeaseLost: Its journal could not be read, or its end not written.
+        """
+        record, epoch = claimed
+        spec = JobSpec.from_json(record.spec)
+        rows = await self.store.read(record.id) if epoch > 1 else []
+        end = partial(self._lives.end, record.id, spec, epoch=epoch, rows=rows, on_event=on_event)
+        if record.is_cancel_wanted or not spec.is_resumable:
+            return await end()
+        num_crashes = sum(row.kind == "lost" for row in rows)
+        if num_crashes > MAX_CRASHES:
+            return await end(error=RunFailure(f"{num_crashes} controllers died while they ran this job"))
+        try:
+            asked = asked_before(record.id, spec)
+        except TtcError as error:
+            return await end(error=error)
+        except Exception as error:  # noqa: BLE001  # a module of somebody else that cannot be imported
+            _LOG.exception("a job cannot be opened", extra={"job_id": record.id})
+            return await end(error=RunFailure(f"the job cannot be opened: {error!r}"))
+        return await self._lives.run(record.id, asked, epoch=epoch, rows=rows, on_event=on_event, due_at=record.due_at)
 
     def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`
         """Solves one problem and yields its events; the last one is ``result``. Options as for `solve`.
@@ -257,7 +326,7 @@ class Orchestrator:
         asked = asked_before(job_id, spec)
         epoch = await self.store.claim(job_id, self._owner, lease_s=LEASE_S, force=force)
         rows = await self.store.read(job_id)
-        result = await self._run(job_id, asked, epoch=epoch, rows=rows, on_event=on_event)
+        result = await self._lives.run(job_id, asked, epoch=epoch, rows=rows, on_event=on_event, due_at=record.due_at)
         return result.raise_for_error()
 
     async def replay(self, job_id: str, *, on_event: Publish | None = None) -> Result:
@@ -271,9 +340,7 @@ class Orchestrator:
         spec = JobSpec.from_json(record.spec)
         asked = asked_before(job_id, spec)
         rows = await self.store.read(job_id)
-        return await self._run(
-            job_id, asked, epoch=record.epoch, rows=rows, on_event=on_event, fleet=OfflineFleet(spec.models)
-        )
+        return await self._lives.replay(job_id, asked, epoch=record.epoch, rows=rows, on_event=on_event)
 
     async def reply(self, job_id: str, text: str) -> None:
         """Answers a job that waits for a person; `resume` lets it go on.
@@ -303,81 +370,15 @@ class Orchestrator:
 
     def cancel(self, job_id: str) -> bool:
         """Ends a job that runs here, with its best answer so far; False if none of that id does."""
-        run = self._runs.get(job_id)
-        if run is not None:
-            run.cancel()
-        return run is not None
+        return self._lives.cancel(job_id)
 
     def cancel_all(self) -> None:
         """Ends every job that runs here."""
-        for run in tuple(self._runs.values()):
-            run.cancel()
+        self._lives.cancel_all()
 
-    # -- how ---------------------------------------------------------------------------------------------------
-
-    async def _run_new(self, asked: CheckedJob, on_event: Publish | None) -> Result:
-        now = self._clock.time()
-        record = JobRecord(id=new_job_id(), spec=asked.spec.to_json(), created_at=now, updated_at=now)
-        await self.store.create(record)
-        epoch = await self.store.claim(record.id, self._owner, lease_s=LEASE_S)
-        return await self._run(record.id, asked, epoch=epoch, rows=[], on_event=on_event)
-
-    async def _run(
-        self,
-        job_id: str,
-        asked: CheckedJob,
-        *,
-        epoch: int,
-        rows: list[JournalRow],
-        on_event: Publish | None,
-        fleet: OfflineFleet | None = None,
-    ) -> Result:
-        spec, is_offline = asked.spec, fleet is not None
-        on_event = None if on_event is None else careful(on_event)
-        recording = Recording(rows)
-        reader = self._equipment.reader(spec.answer_kind)
-        context = RunContext(
-            job_id=job_id,
-            spec=spec,
-            fleet=fleet or self.fleet,
-            ledger=Ledger(spec.budget, parent=None if is_offline else self._ledger),
-            recorder=Recorder(self.store, job_id=job_id, epoch=epoch, next_seq=recording.next_seq, publish=on_event),
-            recording=recording,
-            tree=Tree(Node(id="0", messages=spec.messages)),
-            reader=reader,
-            classes=AnswerClasses(reader),
-            clock=self._clock,
-            started_at=self._clock.monotonic() - recording.elapsed_s,
-            publish=on_event,
-            tools=self._tools,
-            known_above=self._known_above.pop(job_id, NOTHING),
-        )
-        run = JobRun(
-            context,
-            asked.policy,
-            asked.params,
-            verifier=self._equipment.verifier,
-            pool=self._equipment.pool,
-            is_offline=is_offline,
-        )
-        self._runs[job_id] = run
-        if on_event is not None:
-            on_event(Event("started", {"job_id": job_id, "policy": asked.policy.name, "spec": spec.to_json()}))
-        is_over = False
-        try:
-            result = await run.run()
-            is_over = result.state.is_terminal
-            return result
-        except asyncio.CancelledError:
-            if not is_offline:
-                await _let_go(context.recorder, spec)
-            raise
-        finally:
-            del self._runs[job_id]
-            if not self._runs:
-                self._are_over.set()
-            if not is_over and not is_offline:
-                self._known_above[job_id] = context.ledger.spent
+    def lose(self, job_id: str, error: LeaseLost) -> None:
+        """Stops the work on a job that another controller has now; nothing more is written."""
+        self._lives.lose(job_id, error)
 
 
 def solve_sync(
@@ -405,11 +406,3 @@ def solve_sync(
             return await orchestrator.solve(problem, **options)
 
     return asyncio.run(work())
-
-
-async def _let_go(recorder: Recorder, spec: JobSpec) -> None:
-    """A job whose task was cancelled can be resumed by anybody at once."""
-    try:
-        await recorder.let_go(JobState.QUEUED if spec.is_resumable else JobState.CANCELLED)
-    except TtcError as error:
-        _LOG.warning("a cancelled job could not be given back", extra={"reason": str(error)})

@@ -10,6 +10,7 @@ from orchestrator.actions import Answer
 from orchestrator.budget import Budget
 from orchestrator.engine import Message
 from orchestrator.errors import InvalidRequest, TtcError, from_fields
+from orchestrator.reply_form import FREE_FORM, ReplyForm
 from orchestrator.sampling import Sampling
 from orchestrator.store import SCHEMA_VERSION, JobRecord, JobState
 from orchestrator.tree import Node, Tree
@@ -48,6 +49,10 @@ class JobSpec:
         max_sample_tokens: Most tokens per sample where the policy does not say.
         models: Role to model specification, for those who must open the fleet again.
         labels: The caller's own.
+        form: Demands on replies.
+        cache_salt: Given to engines; jobs with different ones never share cached prefixes.
+        is_bound: It ends with the process that took it (a chat): nobody goes on with it.
+        request_digest: Of the request as it was sent, to know it again when it is sent twice.
     """
 
     problem: str
@@ -62,6 +67,10 @@ class JobSpec:
     max_sample_tokens: int = 1024
     models: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    form: ReplyForm = FREE_FORM
+    cache_salt: str = ""
+    is_bound: bool = False
+    request_digest: str = ""
 
     def __post_init__(self) -> None:
         if not self.problem.strip():
@@ -89,15 +98,15 @@ class JobSpec:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether another process can import its policy."""
-        return not self.policy.startswith("<")
+        """Whether another process may go on with it, and can import its policy."""
+        return not self.is_bound and not self.policy.startswith("<")
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
         return {
             "schema": SCHEMA_VERSION,
             "problem": self.problem,
-            "messages": [[message.role, message.content] for message in self.messages],
+            "messages": [message.to_json() for message in self.messages],
             "policy": self.policy,
             "params": self.params,
             "fingerprint": self.fingerprint,
@@ -108,13 +117,18 @@ class JobSpec:
             "max_sample_tokens": self.max_sample_tokens,
             "models": self.models,
             "labels": self.labels,
+            "form": self.form.to_json(),
+            "cache_salt": self.cache_salt,
+            "is_bound": self.is_bound,
+            "request_digest": self.request_digest,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         values = {key: value for key, value in data.items() if key != "schema"}
-        values["messages"] = tuple(Message(role, content) for role, content in data["messages"])
+        values["messages"] = tuple(map(Message.from_json, data["messages"]))
+        values["form"] = ReplyForm.from_json(data.get("form", {}))
         values["budget"] = Budget.from_json(data["budget"])
         values["sampling"] = None if data["sampling"] is None else Sampling(**data["sampling"])
         return cls(**values)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engine import FinishReason, Message, Prompt, Span
+from orchestrator.reply_form import ToolCall
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +32,7 @@ class Node:
         logprob: Sum of the log probabilities of its tokens; None unless asked for.
         answer: The final answer its trajectory states; None if none was found.
         answer_class: The equivalence class of that answer within the job.
+        tool_calls: What its trajectory asks for in the end.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Node:
     logprob: float | None = None
     answer: str | None = None
     answer_class: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
     @property
     def is_root(self) -> bool:
@@ -56,8 +59,8 @@ class Node:
 
     @property
     def is_final(self) -> bool:
-        """Whether the model has said all it wanted to: it ended its turn, or its answer stood."""
-        return self.finish is FinishReason.END or (
+        """Whether the model has said all it wanted to: it ended its turn, asked for a tool, or its answer stood."""
+        return self.finish in {FinishReason.END, FinishReason.TOOL_CALL} or (
             self.finish is FinishReason.MONITOR and self.finish_detail == "answer_complete"
         )
 
@@ -110,12 +113,14 @@ class Node:
         """JSON values; the parent is given by its id."""
         data: dict[str, Any] = {"id": self.id, "parent": self.parent.id if self.parent else None, "text": self.text}
         if self.messages:
-            data["messages"] = [[message.role, message.content] for message in self.messages]
+            data["messages"] = [message.to_json() for message in self.messages]
         for name, default in _OPTIONAL.items():
             if (value := getattr(self, name)) != default:
                 data[name] = value
         if self.token_ids is not None:
             data["token_ids"] = list(self.token_ids)
+        if self.tool_calls:
+            data["tool_calls"] = [call.to_json() for call in self.tool_calls]
         return data
 
     @classmethod
@@ -126,10 +131,11 @@ class Node:
         return cls(
             id=data["id"],
             parent=parents[data["parent"]] if data["parent"] is not None else None,
-            messages=tuple(Message(role, content) for role, content in data.get("messages", ())),
+            messages=tuple(map(Message.from_json, data.get("messages", ()))),
             text=data["text"],
             token_ids=None if ids is None else tuple(ids),
             finish=None if finish is None else FinishReason(finish),
+            tool_calls=tuple(ToolCall(*call) for call in data.get("tool_calls", ())),
             **{name: data[name] for name in _OPTIONAL if name in data and name != "finish"},
         )
 

@@ -238,7 +238,9 @@ class Expansion:
         comes_alone = self._parallel is not None and unit.index >= self._parallel
         # Where each sample is a request to a server, it reads and pays for the prompt itself.
         comes_alone |= not self._description.shares_prompt
-        comes_alone |= not self._description.counts_exactly and bool(self._action.stop or self._action.monitors)
+        comes_alone |= not self._description.counts_exactly and bool(
+            self._action.stop or self._action.monitors or self._run.spec.form.stop
+        )
         return unit.parent.id, unit.index if comes_alone else 0
 
     def _in_flight(self) -> int:
@@ -281,7 +283,9 @@ class Expansion:
 
     def _context_of(self, parent: Node) -> int:
         if parent.id not in self._context_tokens:
-            self._context_tokens[parent.id] = prompt_bound(self._engine, parent.prompt(forced=self._action.forced))
+            self._context_tokens[parent.id] = prompt_bound(
+                self._engine, parent.prompt(forced=self._action.forced), tools=self._run.spec.form.tools
+            )
         return self._context_tokens[parent.id]
 
     def _room_after(self, context: int) -> int:
@@ -346,7 +350,8 @@ class Expansion:
         node = unit.node
         assert node is not None, "a finished sample has a node"
         if node.answer is not None:
-            node = replace(node, answer_class=await self._run.classes.classify(node.answer))
+            of_calls = node.answer if node.tool_calls else None  # canonical already
+            node = replace(node, answer_class=of_calls or await self._run.classes.classify(node.answer))
             if self._run.tree.answers_query(node):
                 self._run.ledger.hold(NOTHING)  # there is an answer; what was kept back for one can be spent
         if not node.is_cut:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 from orchestrator.budget import Amount
 from orchestrator.cost import KINETICS_INTENSITY, ModelCost
 from orchestrator.engine import Engine, ModelDescription, Prompt, Tokenizes
+from orchestrator.reply_form import ToolOffer
 from orchestrator.usage import Usage
 
 _TEMPLATE_TOKENS_PER_MESSAGE = 16
 """Generous bound on what a chat template adds to a message, for servers whose tokenizer is not at hand."""
 
 
-def prompt_bound(engine: Engine, prompt: Prompt) -> int:
+def prompt_bound(engine: Engine, prompt: Prompt, *, tools: ToolOffer | None = None) -> int:
     """Tokens of ``prompt``: exact where the engine tokenizes, else an upper bound (a token is at least one byte)."""
     if isinstance(engine, Tokenizes):
         return engine.count_prompt_tokens(prompt)
     texts = [message.content for message in prompt.messages]
     texts += [span.text for span in prompt.continuation]
-    return sum(len(text.encode()) for text in texts) + _TEMPLATE_TOKENS_PER_MESSAGE * (len(prompt.messages) + 1)
+    of_tools = [call.name + call.arguments for message in prompt.messages for call in message.tool_calls]
+    if tools is not None:
+        of_tools += [json.dumps(function, ensure_ascii=False) for function in tools.functions]
+    num_parts = len(prompt.messages) + len(of_tools) + 1
+    return sum(len(text.encode()) for text in (*texts, *of_tools)) + _TEMPLATE_TOKENS_PER_MESSAGE * num_parts
 
 
 def sample_amount(model: ModelCost, *, context_tokens: int, prompt_tokens: int, output_tokens: int) -> Amount:

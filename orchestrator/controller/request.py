@@ -15,6 +15,7 @@ from dataclasses import replace
 from orchestrator.actions import Expand
 from orchestrator.controller.context import RunContext
 from orchestrator.controller.purchase import prompt_bound, sample_amount, sample_usage
+from orchestrator.controller.told_logprobs import told_logprobs
 from orchestrator.controller.unit import Stage, Unit
 from orchestrator.engine import (
     MAX_UNREAD_TOKENS,
@@ -29,6 +30,7 @@ from orchestrator.engine import (
 from orchestrator.errors import BudgetExhausted, EngineFailed, LeaseLost, StoreFailed, TtcError
 from orchestrator.job import StopReason
 from orchestrator.journal import LOST_ALLOWANCE_TOKENS, MARK_SECONDS, MARK_TOKENS
+from orchestrator.reply_form import FREE_FORM
 from orchestrator.sampling import Sampling
 from orchestrator.usage import Usage
 
@@ -81,10 +83,12 @@ class Request:
         self._spawn = spawn
         self._on_progress = on_progress
         self._always_reads_answer = always_reads_answer
+        is_free = always_reads_answer or not run.tree.answers_query(units[0].parent)
+        self._form = FREE_FORM if is_free else run.spec.form
         self._attempt = attempt
         self.id = run.next_request_id()
         self._prompt = units[0].prompt(action.forced, self._description.tokenizer)
-        self._context_tokens = prompt_bound(engine, self._prompt)
+        self._context_tokens = prompt_bound(engine, self._prompt, tools=self._form.tools)
         self._cached_tokens = 0
         self._recomputed_tokens = 0
         self._has_read_prompt = False
@@ -185,10 +189,13 @@ class Request:
             prompt=self._prompt,
             samples=tuple(unit.spec() for unit in live),
             sampling=self._sampling,
-            stop=self._action.stop,
+            stop=tuple(dict.fromkeys((*self._action.stop, *self._form.stop))),
             monitors=self._action.monitors,
-            num_logprobs=self._action.num_logprobs,
+            num_logprobs=max(self._action.num_logprobs, self._form.num_logprobs),
+            json_schema=self._form.json_schema if self._can_hold_schema() else None,
+            tools=self._form.tools,
             tree_id=self._run.job_id,
+            cache_salt=self._run.spec.cache_salt,
             deadline_s=self._run.remaining_s,
         )
         self._last_mark_at = self._run.clock.monotonic()
@@ -217,6 +224,11 @@ class Request:
         if self._live():
             raise EngineFailed(f"model {self._model!r} ended its stream too early", model=self._model)
 
+    def _can_hold_schema(self) -> bool:
+        """Whether the engine can see to it that the reply has the wanted schema: it writes all of it, in one piece."""
+        is_whole = not self._prompt.continuation and not self._action.stop
+        return is_whole and Capability.GRAMMAR in self._description.capabilities
+
     @staticmethod
     def _runs_away(unit: Unit) -> bool:
         """Whether the engine pays no heed to the sample's limit; a little excess may be a matter of counting."""
@@ -225,9 +237,12 @@ class Request:
     async def _take(self, unit: Unit, delta: Delta) -> None:
         unit.take(delta)
         if self._run.publish is not None and delta.text:
-            self._run.emit("delta", {"node": unit.node_id, "text": delta.text, "tokens": delta.num_tokens})
+            told: dict[str, object] = {"node": unit.node_id, "text": delta.text}
+            if self._form.num_logprobs:
+                told["logprobs"] = told_logprobs(self._engine, delta)
+            self._run.emit("delta", {**told, "tokens": delta.num_tokens})
             if unit.node_id == self._run.answering:
-                self._run.emit("answer_delta", {"text": delta.text})
+                self._run.emit("answer_delta", told)
         if not self._run.recorder.needs_marks:
             return
         now = self._run.clock.monotonic()
@@ -254,7 +269,11 @@ class Request:
     async def _finish(self, unit: Unit, event: Finished) -> None:
         unit.tokens = max(unit.tokens, event.output_tokens)
         unit.recomputed_tokens, unit.tree_kv_cells = event.recomputed_tokens, event.tree_kv_cells
-        self._end(unit, event.reason, event.detail, is_estimated=event.is_estimated)
+        reason, unit.tool_calls = event.reason, event.tool_calls
+        if reason is FinishReason.STOP and event.detail in set(self._form.stop).difference(self._action.stop):
+            reason = FinishReason.END  # the caller's own: the reply is complete, and ends before it
+            unit.end_before(event.detail or "")
+        self._end(unit, reason, event.detail, is_estimated=event.is_estimated)
         await self._run.recorder.flush()
 
     def _end(self, unit: Unit, reason: FinishReason, detail: str | None, *, is_estimated: bool = False) -> None:
@@ -267,7 +286,7 @@ class Request:
             reason=reason,
             detail=detail,
         )
-        if node.is_final or self._always_reads_answer:
+        if not node.tool_calls and (node.is_final or self._always_reads_answer):
             node = replace(node, answer=self._run.reader.extract(node.trajectory))
         unit.node = node
         self._leave(unit, Stage.FINISHED)

@@ -8,6 +8,7 @@ from enum import Enum
 from orchestrator.engine import Delta, FinishReason, Prompt, SampleSpec, Span
 from orchestrator.errors import TtcError
 from orchestrator.ledger import Reservation
+from orchestrator.reply_form import ToolCall, canonical_calls
 from orchestrator.tree import Node
 from orchestrator.usage import Usage
 
@@ -41,6 +42,7 @@ class Unit:
         tokens: Tokens sampled by the attempt under way.
         recomputed_tokens: Read again for it by the attempt under way, beside the prompt's.
         tree_kv_cells: Most KV cells that its tree had held when it ended.
+        tool_calls: What it asked for in the end.
         marked: Value of `tokens` at the last progress mark.
         node: The finished node.
         usage: What it cost.
@@ -65,6 +67,7 @@ class Unit:
     text: list[str] = field(default_factory=list)
     token_ids: list[int] | None = field(default_factory=list)
     logprob: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
     node: Node | None = None
     usage: Usage = field(default_factory=Usage)
     error: TtcError | None = None
@@ -102,6 +105,13 @@ class Unit:
             self.token_ids = []
             self.logprob = None
 
+    def end_before(self, stop: str) -> None:
+        """Drops the caller's stop string, and what came with it in the same token."""
+        text, found, _ = "".join(self.text).partition(stop)
+        if found:
+            self.text[:] = [text]
+            self.token_ids = None
+
     def build_node(
         self, *, forced: str, model: str, tokenizer: str | None, reason: FinishReason, detail: str | None
     ) -> Node:
@@ -120,4 +130,6 @@ class Unit:
             finish_detail=detail,
             output_tokens=self.tokens_before + self.tokens,
             logprob=self.logprob,
+            answer=canonical_calls(self.tool_calls) if self.tool_calls else None,
+            tool_calls=self.tool_calls,
         )

@@ -35,6 +35,7 @@ from orchestrator.engine import (
     Tokenizes,
 )
 from orchestrator.errors import CapabilityMissing, ContextOverflow, EngineFailed
+from orchestrator.reply_form import ToolOffer
 from orchestrator.sampling import GREEDY, Sampling
 from orchestrator.testing.transcript import Transcript, close_stream
 
@@ -309,7 +310,9 @@ class EngineContract(EngineSuite):
         assert caught.value.prompt_tokens >= context_length
         assert (await self.idle(engine)).is_ready
 
-    @pytest.mark.parametrize("capability", [Capability.CONTINUE, Capability.LOGPROBS, Capability.GRAMMAR])
+    @pytest.mark.parametrize(
+        "capability", [Capability.CONTINUE, Capability.LOGPROBS, Capability.GRAMMAR, Capability.TOOLS]
+    )
     async def test_what_the_engine_lacks_is_refused_by_name(self, engine: Engine, capability: Capability) -> None:
         if capability in engine.describe().capabilities:
             pytest.skip(f"the engine has {capability.value}")
@@ -317,6 +320,7 @@ class EngineContract(EngineSuite):
             Capability.CONTINUE: self.request(4, prompt=self.prompt(None, Span("I"))),
             Capability.LOGPROBS: self.request(4, num_logprobs=2),
             Capability.GRAMMAR: self.request(4, json_schema={"type": "object"}),
+            Capability.TOOLS: self.request(4, tools=ToolOffer(functions=({"name": "look"},))),
         }[capability]
         with pytest.raises(CapabilityMissing) as caught:
             await Transcript.of(engine, request)

@@ -141,6 +141,7 @@ class ScriptedSample:
         self._vocabulary = vocabulary
         self._num_logprobs = request.num_logprobs
         self._limit = limit
+        self._tool_calls = spoken.reply.tool_calls if request.tools is not None else ()
         self._lie = lie
         self._taken = 0
         self._watched = _watched(request, spoken.pieces.text)
@@ -167,7 +168,7 @@ class ScriptedSample:
         if ending is not None:
             reason, detail = ending
         elif says_end:
-            reason = self._spoken.reply.finish
+            reason = FinishReason.TOOL_CALL if self._tool_calls else self._spoken.reply.finish
         elif self.num_tokens >= self._limit:
             reason = FinishReason.LENGTH
         text = "".join(pieces.texts[start:end])
@@ -178,7 +179,8 @@ class ScriptedSample:
         delta = Delta(self.index, text, num_tokens, pieces.ids[start:end], *self._logprobs(start, end))
         if reason is None:
             return delta, None
-        return delta, Finished(self.index, reason, self.num_tokens + self._lie, detail)
+        calls = self._tool_calls if reason is FinishReason.TOOL_CALL else ()
+        return delta, Finished(self.index, reason, self.num_tokens + self._lie, detail, tool_calls=calls)
 
     def cancel(self) -> tuple[Delta | Finished, ...]:
         """Its end for want of interest."""

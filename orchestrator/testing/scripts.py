@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from orchestrator.engine import FinishReason, Prompt
+from orchestrator.reply_form import ToolCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Reply:
         alternatives: Probabilities of tokens, by their text, for some positions (0 is the reply's first token); they
             become log probabilities.
         logprob: Natural log probability of every other token; None for values drawn from position and token.
+        tool_calls: What it asks for after its text, where the request offers tools.
     """
 
     text: str
@@ -33,6 +35,7 @@ class Reply:
     finish: FinishReason = FinishReason.END
     alternatives: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     logprob: float | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 Script: TypeAlias = Callable[[Prompt, int], str | Reply]

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.engine import GenerateRequest, Message, ModelDescription, Prompt
 from orchestrator.errors import CapabilityMissing, InvalidRequest
+from orchestrator.reply_form import AUTO, NO_TOOL, SOME_TOOL, ToolOffer
 from orchestrator.workers.openai.dialect import Dialect, GrammarField
 from orchestrator.workers.openai.options import OpenAIOptions
 from orchestrator.workers.openai.sample import RemoteSample
@@ -35,6 +36,7 @@ def rendered(prompt: Prompt, template: str) -> str:
 def estimated_tokens(prompt: Prompt) -> int:
     """Length of a prompt that no server has counted yet: a token for four bytes, and four for each message."""
     texts = [message.content for message in prompt.messages] + [prompt.continuation_text]
+    texts += [call.name + call.arguments for message in prompt.messages for call in message.tool_calls]
     return sum(-(-len(text.encode()) // 4) for text in texts) + 4 * len(texts)
 
 
@@ -100,6 +102,8 @@ class BodyMaker:
         body |= self._sampling(request, samples)
         body |= self._logprobs(_num_logprobs(request))
         body |= self._structure(request)
+        if request.tools is not None:
+            body |= _offer(request.tools)
         if self._dialect.keeps_stop and request.stop:
             body |= {"stop": list(request.stop), "include_stop_str_in_output": True}
         if self._dialect.has_cache_salt and request.cache_salt:
@@ -167,4 +171,24 @@ def _num_logprobs(request: GenerateRequest) -> int:
 
 
 def _turn(message: Message) -> _Body:
-    return {"role": message.role, "content": message.content}
+    turn: _Body = {"role": message.role, "content": message.content}
+    if message.tool_call_id:
+        turn["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        turn["content"] = message.content or None
+        turn["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    return turn
+
+
+def _offer(tools: ToolOffer) -> _Body:
+    body: _Body = {"tools": [{"type": "function", "function": dict(function)} for function in tools.functions]}
+    if tools.choice in {NO_TOOL, SOME_TOOL}:
+        body["tool_choice"] = tools.choice
+    elif tools.choice != AUTO:
+        body["tool_choice"] = {"type": "function", "function": {"name": tools.choice}}
+    if not tools.may_call_several:
+        body["parallel_tool_calls"] = False
+    return body

@@ -34,6 +34,16 @@ class TokenInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCallPart:
+    """More of one call: which, and what is added to its id, name and arguments."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class ChoiceChunk:
     """More of one sample.
 
@@ -44,6 +54,7 @@ class ChoiceChunk:
         has_hidden_text: The chunk holds text that is no part of the reply, such as separated reasoning.
         finish_reason: Set on the choice's last chunk.
         stop_reason: The stop string that ended it, where the server says so.
+        tool_calls: More of the calls that it asks for.
     """
 
     index: int
@@ -52,6 +63,7 @@ class ChoiceChunk:
     has_hidden_text: bool = False
     finish_reason: str | None = None
     stop_reason: str | None = None
+    tool_calls: tuple[ToolCallPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,18 @@ def _choice(choice: _Json) -> ChoiceChunk:
         has_hidden_text=bool(source.get("reasoning_content") or source.get("reasoning") or source.get("tool_calls")),
         finish_reason=choice.get("finish_reason") or None,
         stop_reason=stop_reason if isinstance(stop_reason, str) else None,
+        tool_calls=tuple(_call_part(place, part) for place, part in enumerate(source.get("tool_calls") or ())),
+    )
+
+
+def _call_part(place: int, part: _Json) -> ToolCallPart:
+    function: _Json = part.get("function") or {}
+    index = part.get("index")
+    return ToolCallPart(
+        index=place if index is None else int(index),
+        id=_text(part.get("id")),
+        name=_text(function.get("name")),
+        arguments=_text(function.get("arguments")),
     )
 
 

@@ -327,6 +327,7 @@ def _capabilities(options: OpenAIOptions, dialect: Dialect, *, can_continue: boo
         Capability.CONTINUE: can_continue,
         Capability.GRAMMAR: options.structured_output and takes_schemas,
         Capability.LOGPROBS: gives_logprobs,
+        Capability.TOOLS: options.api == "chat",
         Capability.SEEDS: options.fan_out == "requests" or (options.fan_out == "auto" and dialect.shares_prefixes),
     }
     return frozenset(capability for capability, is_there in has.items() if is_there)

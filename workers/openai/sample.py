@@ -15,8 +15,9 @@ from orchestrator.engine import (
     SampleSpec,
     TokenAlternatives,
 )
+from orchestrator.reply_form import ToolCall
 from orchestrator.stopping import Ending, SampleText
-from orchestrator.workers.openai.chunks import ChoiceChunk, TokenInfo
+from orchestrator.workers.openai.chunks import ChoiceChunk, TokenInfo, ToolCallPart
 
 _REASONS = {
     "stop": FinishReason.END,
@@ -54,6 +55,7 @@ class RemoteSample:
         self.is_cut = False
         self.is_finished = False
         self._num_logprobs = request.num_logprobs
+        self._calls: dict[int, ToolCall] = {}
         self._text = SampleText(stop=request.stop, monitors=request.monitors)
         self._watched_logprobs = max((monitor.num_logprobs for monitor in request.monitors), default=0)
 
@@ -64,6 +66,8 @@ class RemoteSample:
     def take(self, choice: ChoiceChunk, *, reported_tokens: int | None = None) -> list[Delta]:
         """Takes a chunk; what of it belongs to the sample, in deltas of at most 32 tokens."""
         pieces = _pieces(choice)
+        for part in choice.tool_calls:
+            self._calls[part.index] = _extended(self._calls.get(part.index), part)
         sampled = max(len(pieces), 1 if choice.text or choice.has_hidden_text else 0)
         if reported_tokens:  # a server that reports nothing but zeros is not believed
             self.reported_tokens = max(reported_tokens, self.reported_tokens or 0)
@@ -87,6 +91,8 @@ class RemoteSample:
         elif choice.finish_reason is not None:
             reason = _REASONS.get(choice.finish_reason, FinishReason.END)
             detail = "" if choice.finish_reason in _REASONS else choice.finish_reason
+            if self._calls and reason is FinishReason.END:
+                reason = FinishReason.TOOL_CALL  # servers say "stop" where one tool was to be called
             if choice.stop_reason is not None:
                 reason, detail = FinishReason.STOP, choice.stop_reason
             self.ending = Ending(reason, detail)
@@ -101,7 +107,8 @@ class RemoteSample:
             if self._num_logprobs:
                 logprobs = tuple(info.logprob for info in infos_now)
                 alternatives = tuple(self._alternatives(info) for info in infos_now)
-                delta = replace(delta, logprobs=logprobs, alternatives=alternatives)
+                texts = tuple(info.text for info in infos_now)
+                delta = replace(delta, logprobs=logprobs, alternatives=alternatives, token_texts=texts)
             deltas.append(delta)
             text, sampled, infos = "", sampled - now, infos[MAX_UNREAD_TOKENS:]
         return deltas
@@ -126,12 +133,23 @@ class RemoteSample:
             max(seen, total_tokens or 0),
             detail=self.ending.detail or None,
             is_estimated=is_estimated,
+            tool_calls=self._tool_calls() if self.ending.reason is FinishReason.TOOL_CALL else (),
         )
+
+    def _tool_calls(self) -> tuple[ToolCall, ...]:
+        calls = [call for _, call in sorted(self._calls.items())]
+        return tuple(replace(call, id=call.id or f"call_{self.spec.seed}_{at}") for at, call in enumerate(calls))
 
     def cancelled(self, detail: str = "") -> Finished:
         """Its last event, if it is ended from outside."""
         self.ending, self.is_cut = Ending(FinishReason.CANCELLED, detail), True
         return self.finished(None)
+
+
+def _extended(call: ToolCall | None, part: ToolCallPart) -> ToolCall:
+    if call is None:
+        return ToolCall(part.id, part.name, part.arguments)
+    return ToolCall(call.id or part.id, call.name or part.name, call.arguments + part.arguments)
 
 
 def shares(total_tokens: int, samples: Sequence[RemoteSample]) -> list[int] | None:

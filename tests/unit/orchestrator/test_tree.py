@@ -86,7 +86,7 @@ def test_a_node_that_added_nothing_adds_no_span():
         (FinishReason.STOP, "\n\n", False, False),
         (FinishReason.LENGTH, None, False, True),
         (FinishReason.CANCELLED, None, False, True),
-        (FinishReason.TOOL_CALL, None, False, False),
+        (FinishReason.TOOL_CALL, None, True, False),
         (None, None, False, False),
     ],
 )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from orchestrator.engine import (
 )
 from orchestrator.errors import CapabilityMissing, EngineFailed, InvalidRequest
 from orchestrator.monitors import ConfidenceFloor, Repetition
+from orchestrator.reply_form import ToolCall, ToolOffer
 from orchestrator.sampling import GREEDY, Sampling
 from orchestrator.workers.openai import OpenAIEmbeddingEngine, OpenAIEngine
 
@@ -441,3 +443,45 @@ async def test_one_request_id_serves_one_request_at_a_time(open_on: OpenOn, serv
             await listen(engine, request)
     server.chunk_s = 0
     assert (await listen(engine, request)).finished
+
+
+async def test_tools_are_offered_and_calls_come_back_whole(open_on: OpenOn, server: FakeServer) -> None:
+    def part(**call: Any) -> dict[str, Any]:
+        return {"choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+
+    async def reply(_: Body) -> AsyncIterator[dict[str, Any]]:
+        yield part(index=0, id="call_a", type="function", function={"name": "look", "arguments": ""})
+        yield part(index=0, function={"arguments": '{"at"'})
+        yield part(index=0, function={"arguments": ": 1}"})
+        yield part(index=1, id="call_b", function={"name": "listen", "arguments": "{}"})
+        yield chunk(None, finish_reason="stop")
+        yield usage(11, 9)
+
+    server.reply = reply
+    offer = ToolOffer(functions=({"name": "look"},), choice="look", may_call_several=False)
+    turns = (
+        Message("user", "hello"),
+        Message("assistant", "", (ToolCall("c1", "look", "{}"),)),
+        Message("tool", "nothing", tool_call_id="c1"),
+    )
+    heard = await listen(await open_on(), replace(request_for(prompt=Prompt(turns)), tools=offer))
+    finished = heard.finished[0]
+    assert (finished.reason, finished.output_tokens) == (FinishReason.TOOL_CALL, 9)
+    assert finished.tool_calls == (ToolCall("call_a", "look", '{"at": 1}'), ToolCall("call_b", "listen", "{}"))
+    body = server.requests[0]
+    assert body["tools"] == [{"type": "function", "function": {"name": "look"}}]
+    assert body["tool_choice"] == {"type": "function", "function": {"name": "look"}}
+    assert body["parallel_tool_calls"] is False
+    assert body["messages"][1:] == [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        },
+        {"role": "tool", "content": "nothing", "tool_call_id": "c1"},
+    ]
+
+
+async def test_the_completions_api_has_no_tools(open_on: OpenOn) -> None:
+    engine = await open_on(api="completions")
+    assert Capability.TOOLS not in engine.describe().capabilities
