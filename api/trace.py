@@ -10,6 +10,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -19,24 +20,21 @@ from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.report import ledger_rows
 from orchestrator.tree import Node
 
-FINISH_WORDS = {
-    "end": "the model ended",
-    "stop": "stop string",
-    "length": "cut: too long",
-    "monitor": "ended by a monitor",
-    "cancelled": "cancelled",
-    "tool_call": "asks for a tool",
-}
-
-_SCRIPTS = ("basics", "moment", "marks", "places", "tree", "detail", "head", "time", "tables", "main")
-"""Files of one script, in order; they share their names."""
+_SCRIPTS = (
+    *("basics", "trace", "places", "marks", "drawing", "tree", "detail", "time", "legend", "card", "bars", "tables"),
+    "main",
+)
+"""Modules, each after those that it imports from; as one script they share their names."""
+_STYLES = ("colours", "base", "tree", "page")
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./\w+\.js";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=class |const |function )", re.MULTILINE)
 
 Json = dict[str, Any]  # Any: JSON values
 
 
 def trace_page(story: JobStory) -> str:
     """The page as text."""
-    style, script = _packaged("page.css"), _script()
+    style, script = "".join(_packaged(f"{name}.css") for name in _STYLES), _script()
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -86,7 +84,6 @@ def trace_data(story: JobStory) -> Json:
         "is_search": story.growth.is_search,
         "wall_s": story.usage.wall_s,
         "ledger": [] if result is None else ledger_rows(result),
-        "finish_words": FINISH_WORDS,
     }
 
 
@@ -154,7 +151,8 @@ def _packaged(name: str) -> str:
 
 
 def _script() -> str:
-    parts = "\n".join(_packaged(f"{name}.js") for name in _SCRIPTS)
+    """The modules as one script, which a page that was opened from a file may run."""
+    parts = "\n".join(_EXPORT.sub("", _IMPORT.sub("", _packaged(f"{name}.js"))) for name in _SCRIPTS)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 

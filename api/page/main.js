@@ -1,63 +1,48 @@
-// Tools above the tree, its legend, and the first picture.
-const choice = byId("colour");
-choice.append(element("option", { value: "answer" }, "answer"));
-for (const name of verifiers) choice.append(element("option", { value: name }, `score by ${name}`));
-choice.value = colouring;
-choice.addEventListener("change", () => { colouring = choice.value; showLegend(); paint(); });
+// The trace page: what was asked, the answer, the votes, the spend, the tree, its levels and actions, from the data in
+// the page.
+import { addFact, byId, element } from "./basics.js";
+import { capBar, voteButtons } from "./bars.js";
+import { TreeCard } from "./card.js";
+import { Lanes, showActions, showLevels, table } from "./tables.js";
+import { Trace } from "./trace.js";
 
-function resize(to) {
-  chosenSize = SIZES[Math.max(0, Math.min(SIZES.length - 1, to))];
-  byId("smaller").disabled = chosenSize === SIZES[0];
-  byId("larger").disabled = chosenSize === SIZES[SIZES.length - 1];
-  layOut();
-  reveal(current.up ? current : nodes.get(data.path[data.path.length - 1]) ?? current);
+const data = JSON.parse(byId("data").textContent);
+const trace = Trace.of(data);
+
+byId("job").textContent = data.kicker;
+byId("question").textContent = data.problem;
+if (data.problem.length > 600) {
+  byId("question").classList.add("folded");
+  byId("more").hidden = false;
+  byId("more").addEventListener("click", () => {
+    const isFolded = byId("question").classList.toggle("folded");
+    byId("more").textContent = isFolded ? "show all" : "show less";
+  });
 }
-byId("smaller").addEventListener("click", () => resize(SIZES.indexOf(chosenSize) - 1));
-byId("larger").addEventListener("click", () => resize(SIZES.indexOf(chosenSize) + 1));
-const folder = byId("fold");
-folder.addEventListener("change", () => {
-  if (folder.checked) foldGivenUp();
-  else folded.clear();
-  layOut();
+byId("answer").textContent = data.answer ?? "no answer";
+if (data.answer === null) byId("answer").classList.add("muted");
+for (const [name, value] of data.facts) addFact(byId("facts"), name, value);
+
+const card = new TreeCard(trace, { onTime: () => lanes.point(trace.moment) });
+const lanes = new Lanes(data.actions, byId("lanes"), { wallS: data.wall_s, onChoose: (position) => card.time.go(position + 1) });
+byId("tree-card").replaceWith(card.section);
+
+const onWant = (answer) => {
+  card.view.wanted = answer;
+  card.view.layOut();
+};
+byId("votes").append(...voteButtons(data.votes, { rankOf: trace.rankOf, onWant }));
+if (data.votes.length === 0) byId("votes-hint").textContent = "No text states an answer.";
+byId("caps").append(...data.caps.map(capBar));
+if (data.caps.length === 0) byId("caps").append(element("p", { class: "hint" }, "The job had no caps."));
+
+byId("levels-card").hidden = trace.depth < 2;
+if (trace.depth > 1) showLevels(trace, data.levels);
+byId("all-actions").addEventListener("toggle", () => {
+  if (byId("actions").childElementCount === 0) showActions(data.actions, byId("actions"));
 });
+table(byId("ledger"), ["what", "spent", ""], data.ledger);
 
-function legendItem(words, state, fill) {
-  const icon = drawn("svg", { width: 20, height: 18, viewBox: "-10 -9 20 18", "aria-hidden": "true" });
-  icon.append(mark(state, fill, 6));
-  return element("li", {}, icon, words);
-}
-function showLegend() {
-  const byScore = colouring !== "answer";
-  const plain = { share: byScore ? 0.6 : 1, colour: byScore ? colourOfScore(0.6) : "var(--none)" };
-  const states = new Set(data.nodes.map((node) => stateAtEnd(nodes.get(node.id))));
-  const items = [];
-  if (states.has("continued") || states.has("open")) items.push(legendItem("a step", "continued", plain));
-  if (states.has("finished")) items.push(legendItem("finished", "finished", plain));
-  if (states.has("cut")) items.push(legendItem("cut off", "cut", plain));
-  if (states.has("given up")) items.push(legendItem("given up (×, dashed): choose it to read why", "given up", { ...plain, colour: "var(--gone)" }));
-  if (byScore) {
-    const ramp = element("span", { class: "ramp", "aria-hidden": "true" });
-    for (let index = 0; index < NUM_SCORE_COLOURS; index++) {
-      const part = element("span");
-      part.style.background = `var(--s${index})`;
-      ramp.append(part);
-    }
-    items.push(element("li", {}, "score 0 ", ramp, " 1; a mark is filled up to its score"));
-  }
-  items.push(element("li", { class: "chosen" }, "chosen path, ★ its end"));
-  byId("legend").replaceChildren(...items);
-}
-function stateAtEnd(node) {
-  const now = moment;
-  moment = LAST;
-  const state = stateOf(node);
-  moment = now;
-  return state;
-}
-
-byId("fold-label").hidden = !data.nodes.some((node) => node.given_up !== null && nodes.get(node.id).children.length > 0);
-showLegend();
-resize(window.innerWidth < 736 && depth > 3 ? 0 : 2);
-if (data.is_search && laid.height > 1.4 * box.clientHeight) resize(0);
-box.scrollTop = box.scrollLeft = 0;
-go(LAST);
+card.show();
+window.addEventListener("beforeprint", () => card.view.paint({ isAll: true }));
+window.addEventListener("afterprint", () => card.view.paint());

@@ -1,22 +1,25 @@
 // How one node looks: its mark (shape: how it stands; filled up to its score), its label, what is said of it.
-const rankOf = new Map(data.votes.map((vote, rank) => [vote.answer, rank]));
-let colouring = data.is_search && verifiers.length > 0 ? verifiers[0] : "answer";
+import { brief, counted, drawn, score, whole } from "./basics.js";
+import { numBelow } from "./places.js";
 
-function colourOfAnswer(answer) {
-  const rank = rankOf.get(answer);
+export const NUM_SCORE_COLOURS = 11;
+const NUM_ANSWER_COLOURS = 8;
+
+export function colourOfAnswer(rank) {
   return rank === undefined ? "var(--none)" : rank < NUM_ANSWER_COLOURS ? `var(--c${rank})` : "var(--soft)";
 }
-function colourOfScore(value) {
+export function colourOfScore(value) {
   return `var(--s${Math.round(value * (NUM_SCORE_COLOURS - 1))})`;
 }
 /** How far a mark is filled, in [0, 1], and in which colour. */
-function fillOf(node, state) {
+export function fillOf(view, node, state) {
   if (state === "root") return { share: 1, colour: "var(--soft)" };
-  const value = colouring === "answer" ? undefined : scoreOf(node, colouring);
+  const { colouring, trace } = view;
+  const value = colouring === "answer" ? undefined : trace.scoreOf(node, colouring);
   const isAnswered = colouring === "answer" && node.answer !== null;
   const share = isAnswered ? 1 : value ?? 0;
   if (state === "given up") return { share, colour: "var(--gone)" };
-  if (isAnswered) return { share, colour: colourOfAnswer(node.answer_class) };
+  if (isAnswered) return { share, colour: colourOfAnswer(trace.rankOf.get(node.answer_class)) };
   return { share, colour: value === undefined ? "var(--none)" : colourOfScore(value) };
 }
 const OUTLINES = {
@@ -39,7 +42,7 @@ function filled(state, r, share) {
   const half = Math.sqrt(Math.max(0, r * r - y * y));
   return `M${-half} ${y}A${r} ${r} 0 ${share > 0.5 ? 1 : 0} 0 ${half} ${y}Z`;
 }
-function mark(state, { share, colour }, r) {
+export function mark(state, { share, colour }, r) {
   const made = drawn("g", { class: `mark ${state.replace(" ", "-")}` });
   const shape = (OUTLINES[state] ?? circle)(r);
   const outline = drawn("path", { class: "outline", d: shape });
@@ -53,35 +56,40 @@ function mark(state, { share, colour }, r) {
   return made;
 }
 /** Whether a node ends a branch that has a narrow row. */
-function isLow(node) {
-  return node.shown.length === 0 && node.given_up !== null && size.minor < 14 && !path.has(node.id) && !folded.has(node);
+export function isLow(view, node) {
+  const isSmall = node.shown.length === 0 && node.given_up !== null && view.size.minor < 14;
+  return isSmall && !view.trace.path.has(node.id) && !view.folded.has(node);
 }
 /** What is written beside a node; empty if there is no room. */
-function labelOf(node, state) {
+export function labelOf(view, node, state) {
+  const { colouring, folded, size, trace } = view;
+  const isOnPath = trace.path.has(node.id);
   if (folded.has(node) && node.children.length > 0) return `+${whole(numBelow(node))}`;
-  if (state === "root") return size.letters ? brief(fateOf(node), node.shown.length > 0 ? 20 : 60) : "";
-  if (isLow(node) ? size.minor < 6 || state !== "given up" : size.row < 11 && !path.has(node.id)) return "";
+  if (state === "root") return size.letters ? brief(trace.fateOf(node), node.shown.length > 0 ? 20 : 60) : "";
+  if (isLow(view, node) ? size.minor < 6 || state !== "given up" : size.row < 11 && !isOnPath) return "";
   const isEnd = node.shown.length === 0;
-  const value = colouring === "answer" ? undefined : scoreOf(node, colouring);
+  const value = colouring === "answer" ? undefined : trace.scoreOf(node, colouring);
   const scores = value !== undefined ? [score(value)] : node.answer !== null
-    ? verifiers.map((name) => scoreOf(node, name)).filter((given) => given !== undefined).map(score) : [];
+    ? trace.verifiers.map((name) => trace.scoreOf(node, name)).filter((given) => given !== undefined).map(score) : [];
   if (state === "finished" || node.answer !== null) {
     const said = [brief(node.answer ?? node.text, 40), ...scores];
-    return (path.has(node.id) ? "★ " : "") + said.join(" · ");
+    return (isOnPath ? "★ " : "") + said.join(" · ");
   }
-  if (state === "given up" && isEnd) return size.minor < 14 ? "×" : brief(`× ${[...scores, fateOf(node)].join(" · ")}`, 52);
+  const fate = trace.fateOf(node);
+  if (state === "given up" && isEnd) return size.minor < 14 ? "×" : brief(`× ${[...scores, fate].join(" · ")}`, 52);
   if (size.letters === 0 || (state === "given up" && size.minor < 14)) return "";
-  const cut = state === "cut" && isEnd ? ` (${fateOf(node)})` : "";
+  const cut = state === "cut" && isEnd ? ` (${fate})` : "";
   return brief([...scores, node.text].join(" "), isEnd ? 34 : size.letters) + cut;
 }
-function spoken(node, state) {
-  const parts = [node.parent === null ? fateOf(node) : `node ${node.id}, level ${node.depth}`];
+export function spoken(view, node, state) {
+  const { trace } = view;
+  const parts = [node.parent === null ? trace.fateOf(node) : `node ${node.id}, level ${node.depth}`];
   if (node.answer !== null) parts.push(`answer ${node.answer}`);
-  for (const name of verifiers) {
-    const value = scoreOf(node, name);
+  for (const name of trace.verifiers) {
+    const value = trace.scoreOf(node, name);
     if (value !== undefined) parts.push(`${name} ${score(value)}`);
   }
-  if (state !== "root") parts.push(fateOf(node), counted(node.output_tokens, "token", "tokens"), node.text);
-  if (path.has(node.id)) parts.push("on the chosen path");
+  if (state !== "root") parts.push(trace.fateOf(node), counted(node.output_tokens, "token", "tokens"), node.text);
+  if (trace.path.has(node.id)) parts.push("on the chosen path");
   return brief(parts.join(", "), 300);
 }

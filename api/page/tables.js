@@ -1,5 +1,7 @@
-// Below the tree: the levels, the actions on a time line, the ledger.
-function table(target, titles, rows) {
+// Below the tree: tables, the levels, the actions on a time line.
+import { brief, byId, counted, element, saved, seconds, whole } from "./basics.js";
+
+export function table(target, titles, rows) {
   const isNumber = (index) => rows.length > 0 && typeof rows[0][index] === "number";
   const head = element("tr");
   titles.forEach((title, index) => {
@@ -40,9 +42,9 @@ function becameBar(level) {
 function restOf(level) {
   return level.num_nodes - level.num_continued - level.num_finished - level.num_given_up;
 }
-if (depth > 1) {
-  byId("levels-card").hidden = false;
-  const most = data.levels.reduce((high, level) => Math.max(high, level.unshared_tokens), 0);
+/** Fills the table of levels and the reasons for which trajectories were given up. */
+export function showLevels(trace, levels) {
+  const most = levels.reduce((high, level) => Math.max(high, level.unshared_tokens), 0);
   const columns = [
     ["level", (level) => level.level],
     ["nodes", (level) => level.num_nodes],
@@ -59,11 +61,11 @@ if (depth > 1) {
     ["if not shared", (level) => level.unshared_tokens],
     ["saved", (level) => saved(level.kept_tokens, level.unshared_tokens)],
     ["", (level) => kvBar(level, most)],
-  ].filter(([, value]) => data.levels.some((level) => value(level) !== 0));
-  table(byId("levels"), columns.map(([title]) => title), data.levels.map((level) => columns.map(([, value]) => value(level))));
+  ].filter(([, value]) => levels.some((level) => value(level) !== 0));
+  table(byId("levels"), columns.map(([title]) => title), levels.map((level) => columns.map(([, value]) => value(level))));
   const reasons = new Map();
-  for (const node of data.nodes) {
-    if (node.given_up === null || nodes.get(node.id).children.length > 0) continue;
+  for (const node of trace.nodes.values()) {
+    if (node.given_up === null || node.children.length > 0) continue;
     const reason = node.given_up.reason || "the policy gave no reason";
     reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
   }
@@ -71,34 +73,43 @@ if (depth > 1) {
 }
 
 // ---- actions ---------------------------------------------------------------------------------------------------
-const span = data.actions.reduce((latest, note) => Math.max(latest, note.end_s ?? note.start_s), Math.max(0.001, data.wall_s));
 const MOST_BARS = 3000;
-function cursorPlace() {
-  const note = data.actions[Math.min(moment, data.actions.length) - 1];
-  return Math.min(100, (100 * (note ? note.end_s ?? span : 0)) / span);
-}
-const lanes = new Map();
-data.actions.slice(0, MOST_BARS).forEach((note) => {
-  if (!lanes.has(note.type)) {
-    const track = element("div", { class: "track" });
-    byId("lanes").append(element("div", { class: "lane" }, element("span", {}, note.type), track));
-    lanes.set(note.type, track);
+
+/** Draws the actions as bars in time, one lane for each type; `onChoose(position)` is called when one is chosen. */
+export class Lanes {
+  constructor(actions, box, { wallS, onChoose }) {
+    this.actions = actions;
+    this.span = actions.reduce((latest, note) => Math.max(latest, note.end_s ?? note.start_s), Math.max(0.001, wallS));
+    this.cursor = element("span", { class: "cursor" });
+    const lanes = new Map();
+    for (const note of actions.slice(0, MOST_BARS)) {
+      if (!lanes.has(note.type)) {
+        const track = element("div", { class: "track" });
+        box.append(element("div", { class: "lane" }, element("span", {}, note.type), track));
+        lanes.set(note.type, track);
+      }
+      lanes.get(note.type).append(this.#bar(note, onChoose));
+    }
+    const scale = element("div", { class: "axis" }, element("span", {}, "0 s"), element("span", {}, seconds(this.span)));
+    box.append(element("div", { class: "lane" }, element("span"), scale), element("div", { class: "cursor-track" }, this.cursor));
   }
-  const bar = element("span", { title: brief(`${note.position} ${note.type} ${note.words}`, 120) });
-  if (note.error !== null) bar.classList.add("failed");
-  bar.style.left = `${Math.min(99.5, (100 * note.start_s) / span)}%`;
-  bar.style.width = `${(100 * ((note.end_s ?? span) - note.start_s)) / span}%`;
-  bar.addEventListener("click", () => go(note.position + 1));
-  lanes.get(note.type).append(bar);
-});
-const scale = element("div", { class: "axis" }, element("span", {}, "0 s"), element("span", {}, seconds(span)));
-const cursorTrack = element("div", { class: "cursor-track" }, element("span", { id: "cursor" }));
-byId("lanes").append(element("div", { class: "lane" }, element("span"), scale), cursorTrack);
-byId("all-actions").addEventListener("toggle", () => {
-  if (byId("actions").childElementCount > 0) return;
-  table(byId("actions"), ["#", "action", "what", "from", "to", "samples", "tokens", "refused"], data.actions.map((note) => [
+  #bar(note, onChoose) {
+    const bar = element("span", { title: brief(`${note.position} ${note.type} ${note.words}`, 120) });
+    if (note.error !== null) bar.classList.add("failed");
+    bar.style.left = `${Math.min(99.5, (100 * note.start_s) / this.span)}%`;
+    bar.style.width = `${(100 * ((note.end_s ?? this.span) - note.start_s)) / this.span}%`;
+    bar.addEventListener("click", () => onChoose(note.position));
+    return bar;
+  }
+  /** Marks the time after that many actions. */
+  point(moment) {
+    const note = this.actions[Math.min(moment, this.actions.length) - 1];
+    this.cursor.style.left = `${Math.min(100, (100 * (note ? note.end_s ?? this.span : 0)) / this.span)}%`;
+  }
+}
+export function showActions(actions, target) {
+  table(target, ["#", "action", "what", "from", "to", "samples", "tokens", "refused"], actions.map((note) => [
     note.position, note.type, brief(note.words, 200), seconds(note.start_s),
     note.end_s === null ? "under way" : seconds(note.end_s), note.num_samples, note.output_tokens, note.error ?? "",
   ]));
-});
-table(byId("ledger"), ["what", "spent", ""], data.ledger);
+}
