@@ -368,6 +368,11 @@ class Orchestrator:
         """Makes a verifier available to policies under a name. Any: see `VerifierLike`."""
         self._equipment.add_verifier(name, guarded(verifier))
 
+    @property
+    def running(self) -> list[str]:
+        """Ids of the jobs that run here now."""
+        return self._lives.running
+
     def cancel(self, job_id: str) -> bool:
         """Ends a job that runs here, with its best answer so far; False if none of that id does."""
         return self._lives.cancel(job_id)

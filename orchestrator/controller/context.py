@@ -46,6 +46,7 @@ class RunContext:
         classes: Groups them.
         clock: Time.
         started_at: Monotonic time at which the job's own clock stood at zero.
+        due_at: By when its answer is wanted, seconds since the epoch; None for no such time.
         publish: Hands events to watchers; None when nobody watches.
         tools: What `CallTool` may call.
         usage: Spent and settled, over all lives of the job.
@@ -75,6 +76,7 @@ class RunContext:
     classes: AnswerClasses
     clock: Clock
     started_at: float
+    due_at: float | None = None
     publish: Publish | None = None
     tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # Any: JSON values in and out
     usage: Usage = field(default_factory=Usage)
@@ -99,9 +101,13 @@ class RunContext:
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds until the deadline; None without one."""
+        """Seconds until the deadline, by the budget or by when the answer is wanted; None without one."""
         limit = self.spec.budget.max_seconds
-        return None if limit is None else max(0.0, limit - self.elapsed_s)
+        left = None if limit is None else limit - self.elapsed_s
+        if self.due_at is not None:
+            until_due = self.due_at - self.clock.time()
+            left = until_due if left is None else min(left, until_due)
+        return None if left is None else max(0.0, left)
 
     def snapshot(self) -> Snapshot:
         """The budget as it stands."""

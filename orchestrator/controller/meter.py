@@ -86,6 +86,7 @@ class JobMeter:
                     stop=tuple(stop),
                     num_logprobs=num_logprobs,
                     tree_id=self._run.job_id,
+                    cache_salt=self._run.spec.cache_salt,
                     deadline_s=self._run.remaining_s,
                 )
             )

@@ -53,17 +53,23 @@ class Recorder:
                 return
             await self._append(rows, state=state, result=result)
 
-    async def let_go(self, state: JobState) -> None:
+    async def let_go(self, state: JobState, *, final: dict[str, Any] | None = None) -> None:
         """Gives the job back: rows that are not durable yet are dropped, as if the process had died, and so is the
         lease.
+
+        Args:
+            state: What becomes of the job.
+            final: Data of its ``final`` row, if it ends with that.
 
         Raises:
             LeaseLost, StoreFailed: As `flush` does.
         """
         async with self._lock:
+            seq = self._pending[0].seq if self._pending else self._next_seq
             self._pending.clear()
             if self._failure is None:
-                await self._append([], state=state, result=None)
+                rows = [] if final is None else [JournalRow(seq, "final", final)]
+                await self._append(rows, state=state, result=None if final is None else final["result"])
 
     async def _append(
         self,

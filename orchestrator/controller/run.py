@@ -89,6 +89,10 @@ class JobRun:
         error = BudgetExhausted(limit=_CANCELLED, remaining=0, requested=0)
         self._run.interrupt(StopReason.CANCELLED, error)
 
+    def lose(self, error: LeaseLost) -> None:
+        """Stops all work, as another controller has the job now; nothing more is written."""
+        self._run.interrupt(StopReason.FAILED, error)
+
     async def run(self) -> Result:
         """Carries the job to its end; failures are in the result.
 
@@ -129,11 +133,11 @@ class JobRun:
 
     def _set_timers(self) -> list[asyncio.TimerHandle]:
         left = self._run.remaining_s
-        limit = self._run.spec.budget.max_seconds
-        if left is None or limit is None:
+        if left is None:
             return []
         loop = asyncio.get_running_loop()
-        reserve = min(_MOST_RESERVE_S, limit * _RESERVE_SHARE)
+        limit = self._run.spec.budget.max_seconds
+        reserve = min(_MOST_RESERVE_S, (left if limit is None else limit) * _RESERVE_SHARE)
         return [
             loop.call_later(max(0.0, left - reserve), self._near_deadline),
             loop.call_later(left, self._at_deadline),
@@ -308,7 +312,7 @@ class JobRun:
             return result
         if not isinstance(ending.error, LeaseLost | StoreFailed):
             result = await self._stored(result)
-        if self._run.publish is not None:
+        if self._run.publish is not None and not isinstance(result.error, LeaseLost):  # then it goes on elsewhere
             self._run.publish(Event("result", {"result": result}))
         for engine in self._run.fleet:
             await let_go(engine, self._run.job_id)

@@ -182,7 +182,7 @@ def test_leaving_a_stream_early_cancels_the_job(number: int) -> None:
                         break
             (record,) = await ttc.store.list_jobs()
             assert record.state is JobState.CANCELLED
-            assert not ttc._runs
+            assert not ttc.running
             assert not engine.live_requests
 
     run_virtual(work())
@@ -254,7 +254,7 @@ def test_many_problems_are_solved_at_once_and_failures_are_yielded() -> None:
             async with aclosing(ttc.solve_many(problems * 10, concurrency=3, policy="single")) as results:
                 async for _ in results:
                     break
-            assert not ttc._runs
+            assert not ttc.running
             assert not engine.live_requests
 
     run_virtual(work())

@@ -99,7 +99,7 @@ async def run_job(
         assert events, f"the job did not even start: {raised!r}"
         assert events[-1].kind == "result", "the last event is the result"
         result: Result = events[-1].data["result"]
-        assert not ttc._runs
+        assert not ttc.running
         if isinstance(raised, StoreFailed | LeaseLost):
             return Ran(result, events, [], JobRecord(id=result.job_id), seconds, raised)
         ran = Ran(result, events, await store.read(result.job_id), await store.get(result.job_id), seconds, raised)

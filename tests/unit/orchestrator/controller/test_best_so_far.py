@@ -187,7 +187,7 @@ def cancel_on(kind: str, number: int = 1) -> Any:
         if event.kind == kind:
             seen.append(event)
             if len(seen) == number:
-                (job_id,) = ttc._runs
+                (job_id,) = ttc.running
                 assert ttc.cancel(job_id)
 
     return watch
