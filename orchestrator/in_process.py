@@ -268,19 +268,28 @@ class Orchestrator:
         await self.store.create(record, lease_s=LEASE_S, payment=payment)
         return await self._lives.run(record.id, asked, epoch=1, on_event=on_event, due_at=record.due_at)
 
-    async def run_claimed(self, claimed: Claimed, *, on_event: Publish | None = None) -> Result:
+    async def run_claimed(
+        self, claimed: Claimed, *, on_event: Publish | None = None, error: TtcError | None = None
+    ) -> Result:
         """Runs a job that was taken from the queue, or ends it if it is not to be run; its failure is in the result.
 
         A job whose cancellation was asked for, or that nobody but its own process could run, ends as cancelled; one
         that cannot be opened here, or whose controllers died of it again and again, as failed.
+
+        Args:
+            claimed: The job.
+            on_event: Called with every event; must not block.
+            error: Why it is to be failed instead.
 
         Raises:
             StoreFailed, LeaseLost: Its journal could not be read, or its end not written.
         """
         record, epoch = claimed
         spec = JobSpec.from_json(record.spec)
-        rows = await self.store.read(record.id) if epoch > 1 else []
+        rows = await self.store.read(record.id) if epoch > 1 or error is not None else []
         end = partial(self._lives.end, record.id, spec, epoch=epoch, rows=rows, on_event=on_event)
+        if error is not None:
+            return await end(error=error)
         if record.is_cancel_wanted or not spec.is_resumable:
             return await end()
         num_crashes = sum(row.kind == "lost" for row in rows)
@@ -288,11 +297,11 @@ class Orchestrator:
             return await end(error=RunFailure(f"{num_crashes} controllers died while they ran this job"))
         try:
             asked = asked_before(record.id, spec)
-        except TtcError as error:
-            return await end(error=error)
-        except Exception as error:  # noqa: BLE001  # a module of somebody else that cannot be imported
+        except TtcError as refused:
+            return await end(error=refused)
+        except Exception as failure:
             _LOG.exception("a job cannot be opened", extra={"job_id": record.id})
-            return await end(error=RunFailure(f"the job cannot be opened: {error!r}"))
+            return await end(error=RunFailure(f"the job cannot be opened: {failure!r}"))
         return await self._lives.run(record.id, asked, epoch=epoch, rows=rows, on_event=on_event, due_at=record.due_at)
 
     def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from orchestrator.events import Publish
-from orchestrator.in_process import Orchestrator
-from orchestrator.store import JobRecord
+from orchestrator.errors import LeaseLost, RunFailure, StoreFailed, TtcError
+from orchestrator.events import Event, Publish, careful
+from orchestrator.in_process import LEASE_S, Orchestrator
+from orchestrator.store import Claimed, JobRecord
+
+_LOG = logging.getLogger(__name__)
 
 Observer = Callable[[JobRecord], Publish]
 """Called when a job starts to run in this process; what it returns is called with each of the job's events."""
+
+_LOOK_S = 1.0
+"""A lease that runs out wakes nobody, so the queue is looked at so often."""
+_CANCEL_LOOK_S = 0.25
+"""The store is asked at most so often which jobs are to be cancelled."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
+"""After a failure of the store, the next attempt is made so much later; twice as long after each further one."""
+_SMOOTHING = 0.1
+
+
+@dataclass(slots=True)
+class _Held:
+    epoch: int
+    renewed_at: float
 
 
 class Runner:
@@ -17,9 +39,14 @@ class Runner:
 
     Args:
         orchestrator: Open.
-        concurrency: Most jobs at once.
+        concurrency: Most jobs at once; 0 takes none, and keeps only the leases of jobs that run here otherwise.
         most_per_tenant: Most jobs of one tenant at once, over all processes; None for no limit.
         observers: Who is told what jobs do.
+        lease_s: A job is lost to others when its lease was not renewed for so long.
+
+    Attributes:
+        observers: As given; more may be added.
+        mean_run_s: How long jobs took lately.
     """
 
     def __init__(
@@ -29,23 +56,188 @@ class Runner:
         concurrency: int,
         most_per_tenant: int | None = None,
         observers: Sequence[Observer] = (),
+        lease_s: float = LEASE_S,
     ) -> None:
         self.observers = list(observers)
+        self.mean_run_s = 1.0
+        self._orchestrator = orchestrator
+        self._concurrency = concurrency
+        self._most_per_tenant = most_per_tenant
+        self._lease_s = lease_s
+        self._held: dict[str, _Held] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._is_draining = False
+        self._is_idle = asyncio.Event()
+        self._is_drained = asyncio.Event()
+        self._pause_s = 0.0
+        self._looked_for_cancels_at = 0.0
 
     @property
     def num_running(self) -> int:
-        """Jobs that run here now."""
-        raise NotImplementedError
+        """Jobs of the queue that run here now."""
+        return len(self._tasks)
 
     @property
     def is_draining(self) -> bool:
         """Whether it takes nothing new any more."""
-        raise NotImplementedError
+        return self._is_draining
+
+    @property
+    def is_store_failing(self) -> bool:
+        """Whether the store failed when it was last used."""
+        return self._pause_s > 0
+
+    def watcher_of(self, record: JobRecord) -> Publish:
+        """Tells all observers what a job does; their mistakes are not the job's."""
+        watchers = [careful(observer(record)) for observer in self.observers]
+
+        def publish(event: Event) -> None:
+            for watcher in watchers:
+                watcher(event)
+
+        return publish
+
+    @contextmanager
+    def holding(self, job_id: str, epoch: int) -> Iterator[None]:
+        """Keeps the lease of a job, and hears of its cancellation, as long as the context is open."""
+        self._held[job_id] = _Held(epoch, time.monotonic())
+        try:
+            yield
+        finally:
+            del self._held[job_id]
+
+    # -- life --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Takes and runs jobs until `drain`; a store that fails is asked again after a while."""
-        raise NotImplementedError
+        """Takes and runs jobs until `drain`; a store that fails is asked again after a while.
+
+        Cancelling the task that awaits this lets all jobs go back to the queue at once.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            self._group = tasks
+            minding = tasks.create_task(self._mind())
+            try:
+                await self._is_drained.wait()
+            finally:
+                minding.cancel()
 
     async def drain(self, grace_s: float) -> None:
         """Takes nothing new, gives what runs ``grace_s`` seconds to end, and lets the rest go back to the queue."""
-        raise NotImplementedError
+        self._is_draining = True
+        await self._until_idle(grace_s)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._until_idle(None)
+        self._is_drained.set()
+
+    async def _until_idle(self, timeout_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._tasks:
+                    self._is_idle.clear()
+                    await self._is_idle.wait()
+        except TimeoutError:
+            _LOG.info("jobs are given back", extra={"num_jobs": len(self._tasks)})
+
+    async def _mind(self) -> None:
+        while True:
+            timeout_s = _LOOK_S
+            try:
+                await self._renew()
+                if not await self._end_cancelled():
+                    timeout_s = _CANCEL_LOOK_S
+                while len(self._tasks) < self._concurrency and (claimed := await self._taken()) is not None:
+                    self._start(claimed)
+                self._pause_s = 0.0
+                await self._orchestrator.store.wait_for_work(timeout_s=timeout_s)
+            except TtcError as error:
+                await self._pause(error)
+            except Exception as error:  # noqa: BLE001  # a store of somebody else's; nobody else would go on minding
+                await self._pause(error)
+
+    async def _pause(self, error: Exception) -> None:
+        was_expected = isinstance(error, TtcError)
+        _LOG.error("the store cannot be used", exc_info=not was_expected, extra={"reason": str(error)})
+        self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        await asyncio.sleep(self._pause_s)
+
+    async def _taken(self) -> Claimed | None:
+        if self._is_draining:
+            return None
+        return await self._orchestrator.store.take(
+            self._orchestrator.owner, lease_s=self._lease_s, most_per_tenant=self._most_per_tenant
+        )
+
+    # -- leases and cancellations ------------------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        """Renews leases that are a third over; a job whose lease is lost stops at once."""
+        now = time.monotonic()
+        for job_id, held in tuple(self._held.items()):
+            if now - held.renewed_at < self._lease_s / 3 or job_id not in self._held:
+                continue
+            try:
+                await self._orchestrator.store.append(job_id, held.epoch, [])
+                held.renewed_at = time.monotonic()
+            except LeaseLost as error:
+                _LOG.warning("a lease is lost", extra={"job_id": job_id})
+                self._orchestrator.lose(job_id, error)
+
+    async def _end_cancelled(self) -> bool:
+        """Ends jobs that somebody wants ended; False if it is too early to look again."""
+        if not self._held:
+            return True
+        now = time.monotonic()
+        if now - self._looked_for_cancels_at < _CANCEL_LOOK_S:
+            return False
+        self._looked_for_cancels_at = now
+        for job_id in await self._orchestrator.store.wanted_cancelled(self._orchestrator.owner):
+            self._orchestrator.cancel(job_id)
+        return True
+
+    # -- jobs --------------------------------------------------------------------------------------------------
+
+    def _start(self, claimed: Claimed) -> None:
+        assert self._group is not None, "jobs are taken while it runs"
+        task = self._group.create_task(self._work(claimed))
+        self._tasks.add(task)
+        task.add_done_callback(self._note_end)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._is_idle.set()
+
+    async def _work(self, claimed: Claimed) -> None:
+        """Runs a job, and then whatever is next, until there is nothing."""
+        following: Claimed | None = claimed
+        while following is not None:
+            try:
+                await self._run_one(following)
+                following = await self._taken() if len(self._tasks) <= self._concurrency else None
+            except TtcError as error:  # the job goes on when its lease is over, here or elsewhere
+                _LOG.error("a job was interrupted", extra={"job_id": following.record.id, "reason": str(error)})
+                return
+
+    async def _run_one(self, claimed: Claimed) -> None:
+        """Carries a job to its end.
+
+        Raises:
+            StoreFailed, LeaseLost: It is unfinished.
+        """
+        record, epoch = claimed
+        started_at = time.monotonic()
+        with self.holding(record.id, epoch):
+            publish = self.watcher_of(record)
+            try:
+                result = await self._orchestrator.run_claimed(claimed, on_event=publish)
+            except TtcError:
+                raise
+            except Exception as error:
+                _LOG.exception("a job could not be run", extra={"job_id": record.id})
+                failure = RunFailure(f"the job could not be run, which is a bug in ttc or in a plug-in: {error!r}")
+                result = await self._orchestrator.run_claimed(claimed, on_event=publish, error=failure)
+        if isinstance(result.error, LeaseLost | StoreFailed):
+            raise result.error
+        self.mean_run_s += _SMOOTHING * (time.monotonic() - started_at - self.mean_run_s)
