@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
 from orchestrator.budget import UNLIMITED, Amount, Budget
+from orchestrator.errors import InvalidRequest
 
 TOTAL = "total"
 """The period of an account that never ends."""
+NO_KEY = "no-key"
+"""The account of callers without a key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +24,8 @@ class KeyLimits:
         per_request: Caps on each job; a job's own budget is lowered to them, field by field.
         per_day: Caps on what all jobs of a UTC day cost together; only caps that add up (not seconds).
         total: The same for the key's whole life.
-        rate_per_s: Requests per second, on average.
-        burst: Requests that may come at once; at least 1.
+        rate_per_s: Requests per second that change something, on average; ten times as many may only look.
+        burst: Requests that may come at once.
         max_running: Jobs of the key's tenant that may run at once.
         max_waiting: Jobs of the key's tenant that may wait in the queue.
     """
@@ -33,6 +37,19 @@ class KeyLimits:
     burst: int = 1
     max_running: int | None = None
     max_waiting: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_caps(self.per_request, field="per_request", others=_NO_CAPS)
+        for name in ("per_day", "total"):
+            _check_caps(getattr(self, name), field=name, others=_NO_CAPS | {"max_seconds"})
+        if self.rate_per_s is not None and not (math.isfinite(self.rate_per_s) and self.rate_per_s > 0):
+            raise InvalidRequest(
+                f"the rate must be a number above 0, not {self.rate_per_s!r}", field="rate", value=self.rate_per_s
+            )
+        for name in ("burst", "max_running", "max_waiting"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidRequest(f"{name} must be at least 1, not {value}", field=name, value=value)
 
     def caps(self, now: float) -> dict[str, Amount | None]:
         """The periods that a job is booked in, with their caps, for `orchestrator.store.Accounts.set_aside`.
@@ -47,18 +64,26 @@ class KeyLimits:
 
     def lowered(self, budget: Budget) -> Budget:
         """The job's budget where it is lower than the cap per request, else that cap, field by field."""
-        own, caps = budget.to_json(), self.per_request.to_json()
-        lowest = {name: min(own[name], cap) if name in own else cap for name, cap in caps.items()}
+        own = budget.to_json()
+        lowest: dict[str, Any] = {  # Any: int or float by field
+            name: min(own[name], cap) if name in own else cap for name, cap in self.per_request.to_json().items()
+        }
         return replace(budget, **lowest)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; limits that are not set are left out."""
-        raise NotImplementedError
+        data: dict[str, Any] = {}  # Any: JSON values
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value != item.default:
+                data[item.name] = value.to_json() if isinstance(value, Budget) else value
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        raise NotImplementedError
+        budgets = {name: Budget.from_json(data[name]) for name in ("per_request", "per_day", "total") if name in data}
+        return cls(**{**data, **budgets})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +102,12 @@ class Principal:
     key_id: str = ""
     limits: KeyLimits = field(default_factory=KeyLimits)
     is_admin: bool = False
-    cache_salt: str = ""
+    cache_salt: str = field(default="", repr=False)
 
     @property
     def account(self) -> str:
         """The name of its books in the store."""
-        return self.key_id or "no-key"
+        return self.key_id or NO_KEY
 
 
 def day_of(now: float) -> str:
@@ -93,3 +118,16 @@ def day_of(now: float) -> str:
 def _amount(budget: Budget) -> Amount | None:
     caps = budget.caps()
     return Amount(**caps) if caps else None
+
+
+_NO_CAPS = frozenset({"target_confidence", "answer_reserve_tokens"})
+
+
+def _check_caps(budget: Budget, *, field: str, others: frozenset[str]) -> None:
+    """Whether it caps only what can be capped so, and nothing is rounded to 0, which would be no cap at all."""
+    for name, value in budget.to_json().items():
+        if name in others:
+            raise InvalidRequest(f"{field} cannot limit {name}", field=field, value=value)
+    for name, cap in budget.caps().items():
+        if not cap and field != "per_request":
+            raise InvalidRequest(f"{field} must allow more than 0 of {name}", field=field, value=0)
