@@ -137,12 +137,18 @@ class Asking:
             self._equipment.verifier(verifier)
 
     def _check_form(self, form: ReplyForm, params: BaseModel) -> None:
-        if form.tools is None:
-            return
+        """Refuses what the model that is sampled cannot do; a schema is checked afterwards where it has no grammars."""
         _, engine = self._fleet().resolve(getattr(params, "model", "small"))
-        if not _has_tools(engine):
-            able = [other.describe().name for other in self._fleet() if _has_tools(other)]
-            raise CapabilityMissing(model=engine.describe().name, capability=Capability.TOOLS.value, able=able)
+        needed = {
+            Capability.TOOLS: form.tools is not None,
+            Capability.CONTINUE: bool(form.prefix),
+            Capability.LOGPROBS: bool(form.num_logprobs),
+        }
+        for capability, is_needed in needed.items():
+            if is_needed and capability not in engine.describe().capabilities:
+                described = [other.describe() for other in self._fleet()]
+                able = [other.name for other in described if capability in other.capabilities]
+                raise CapabilityMissing(model=engine.describe().name, capability=capability.value, able=able)
 
     def _named(self, verifier: VerifierLike, decided: PolicySpec) -> str:
         """The name under which the policy can ask for the verifier."""
@@ -156,10 +162,6 @@ class Asking:
         wrapped = guarded(verifier)
         self._equipment.add_verifier(wrapped.name, wrapped)
         return wrapped.name
-
-
-def _has_tools(engine: Engine) -> bool:
-    return Capability.TOOLS in engine.describe().capabilities
 
 
 def asked_before(job_id: str, spec: JobSpec) -> CheckedJob:

@@ -55,12 +55,14 @@ class ReplyForm:
             and a reply is written in one piece.
         tools: What models may ask for.
         num_logprobs: See `orchestrator.engine.GenerateRequest`; watchers are told them with the text.
+        prefix: What every reply begins with; it is not sampled, and engines must be able to continue it.
     """
 
     stop: tuple[str, ...] = ()
     json_schema: Mapping[str, Any] | None = None  # Any: JSON Schema
     tools: ToolOffer | None = None
     num_logprobs: int = 0
+    prefix: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Fields that are set, as JSON values."""
@@ -77,6 +79,8 @@ class ReplyForm:
             }
         if self.num_logprobs:
             data["num_logprobs"] = self.num_logprobs
+        if self.prefix:
+            data["prefix"] = self.prefix
         return data
 
     @classmethod

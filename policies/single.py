@@ -14,6 +14,7 @@ from orchestrator.tree import Node
 class SingleParams(SampleParams):
     """Parameters of `single`."""
 
+    n: int = Field(1, ge=1, le=128, description="Independent samples; the first is the answer, others are kept beside")
     temperature: float | None = Field(
         0.0, ge=0, le=5, description="0 is greedy; null takes the sampling of the job instead"
     )
@@ -27,7 +28,7 @@ def single(query: Query, ctx: PolicyContext[SingleParams]) -> Policy:
     makes no claim of confidence.
     """
     yield Commit(query.root)
-    samples: Samples = yield ctx.params.expand([query.root], 1)
+    samples: Samples = yield ctx.params.expand([query.root], ctx.params.n)
     if not samples:
         return Answer(None)
     sample: Node = samples[0]

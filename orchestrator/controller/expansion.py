@@ -57,7 +57,7 @@ class Expansion:
     ) -> None:
         self._run = run
         self._position = position
-        self._action = action
+        self._action = action if is_conclusion else _with_prefix(action, run)
         self._parallel = parallel
         self._in_order = in_order
         self._is_conclusion = is_conclusion
@@ -397,3 +397,11 @@ class Expansion:
             raise self.shortfall
         if self._last_error is not None and not has_nodes:
             raise self._last_error
+
+
+def _with_prefix(action: Expand, run: RunContext) -> Expand:
+    """Replies begin with what the caller wants them to begin with; those that go on from a text have begun."""
+    prefix = run.spec.form.prefix
+    begins = all(node.is_root and run.tree.answers_query(node) for node in action.nodes)
+    is_there = action.forced.startswith(prefix)  # what a policy puts back of an earlier reply
+    return action if not begins or is_there else replace(action, forced=prefix + action.forced)

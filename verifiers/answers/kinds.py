@@ -48,6 +48,7 @@ KIND_NAMES = (
     "json:FIELD",
     "math",
     "number",
+    "open",
     "regex:PATTERN",
     "text",
 )
@@ -167,6 +168,7 @@ _KINDS = {
     kind.name: kind
     for kind in (
         AnswerKind(name="auto", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_auto, is_mathematical=True),
+        AnswerKind(name="open", instruction="", cue="", extract=_auto, is_mathematical=True),
         AnswerKind(name="boxed", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_boxed, is_mathematical=True),
         AnswerKind(name="math", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_boxed, is_mathematical=True),
         AnswerKind(name="exact", instruction=_BOXED_INSTRUCTION, cue=_BOXED_CUE, extract=_boxed, key=_text_key),

@@ -71,6 +71,22 @@ async def test_tools_are_refused_where_the_engine_has_none() -> None:
     assert not engine.log, "it is known before anything is asked"
 
 
+async def test_a_reply_begins_with_what_was_put_before_it() -> None:
+    engine = an_engine("Once upon a time there was a 7.")
+    ran = await run_job("self_consistency", engine, params={"n": 2}, form=ReplyForm(prefix="Once upon"))
+    assert engine.log[0].prompt.continuation_text == "Once upon"
+    assert [node.text for node in ran.result.tree if not node.is_root] == ["Once upon a time there was a 7."] * 2
+
+
+async def test_single_takes_more_samples_than_its_answer_needs() -> None:
+    replies = ["one", "two", "three"]
+    ran = await run_job("single", an_engine(replies), params={"n": 5, "temperature": 1.0}, answer="text")
+    texts = [node.text for node in ran.result.tree if not node.is_root]
+    assert len(texts) == 5
+    assert ran.result.text == texts[0]
+    assert "".join(event.data["text"] for event in ran.events if event.kind == "answer_delta") == texts[0]
+
+
 async def test_log_probabilities_are_told_token_by_token() -> None:
     form = ReplyForm(num_logprobs=2)
     ran = await run_job("single", an_engine("The answer is 7"), form=form, answer="text")
