@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from orchestrator.errors import InvalidRequest, RunFailure, ServiceFailed, TtcError, from_fields
+from orchestrator.errors import CallerError, InvalidRequest, RunFailure, ServiceFailed, TtcError, from_fields
 
 _SHOWN_CHARS = 200
 _OPENAI_FIELDS = frozenset({"type", "param"})
@@ -36,7 +36,9 @@ def error_of(response: httpx.Response) -> TtcError:
             status=status,
             is_retryable=status >= 500,
         )
-    return error_from_json(fields)
+    error = error_from_json(fields)
+    is_unknown = type(error) is RunFailure and fields.get("code") != RunFailure.code
+    return CallerError(error.message, status=status) if is_unknown and status < 500 else error
 
 
 def error_from_json(fields: dict[str, Any]) -> TtcError:  # Any: JSON values
