@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
+from orchestrator.budget import Amount
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -69,6 +71,18 @@ class Usage:
     def total_tokens(self) -> int:
         """Prompt and output tokens together, cached ones included."""
         return self.prompt_tokens + self.output_tokens
+
+    @property
+    def amount(self) -> Amount:
+        """The part that caps count."""
+        return Amount(
+            output_tokens=self.output_tokens,
+            total_tokens=self.total_tokens,
+            model_calls=self.model_calls,
+            tool_calls=self.tool_calls,
+            picodollars=self.picodollars,
+            flops=self.flops,
+        )
 
     @property
     def usd(self) -> float:

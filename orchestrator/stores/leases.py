@@ -40,6 +40,26 @@ def lease_end(state: JobState, *, now: float, lease_s: float) -> float:
     return now + lease_s if state is JobState.RUNNING else 0.0
 
 
+class Holders:
+    """Who still holds their jobs at one moment; asks once for each process.
+
+    Args:
+        now: Seconds since the epoch.
+    """
+
+    def __init__(self, *, now: float) -> None:
+        self._now = now
+        self._is_dead: dict[str, bool] = {}
+
+    def has_lost(self, owner: str | None, lease_until: float) -> bool:
+        """Whether a running job can be taken from ``owner``."""
+        if owner is None or self._now >= lease_until:
+            return True
+        if owner not in self._is_dead:
+            self._is_dead[owner] = is_dead(owner)
+        return self._is_dead[owner]
+
+
 def is_dead(owner: str) -> bool:
     """Whether an owner is a process of this host that has ended; False where that cannot be told."""
     host, _, rest = owner.partition(":")

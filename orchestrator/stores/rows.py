@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.errors import JobConflict, LeaseLost, UnknownName
-from orchestrator.store import JournalRow
+from orchestrator.store import JobRecord, JobState, JournalRow
 
 
 def encoded(value: Any) -> str:  # Any: JSON values
@@ -44,6 +46,27 @@ def unknown_job(job_id: str, latest: Sequence[str]) -> UnknownName:
 def job_exists(job_id: str) -> JobConflict:
     """The id is taken."""
     return JobConflict(f"there is already a job {job_id!r}", job_id=job_id)
+
+
+def key_exists(job_id: str, record: JobRecord) -> JobConflict:
+    """Its tenant has a job with this idempotency key."""
+    return JobConflict(f"job {job_id!r} was already made with key {record.idempotency_key!r}", job_id=job_id)
+
+
+def started(record: JobRecord) -> JobRecord:
+    """A new job that its owner holds from the start.
+
+    Raises:
+        ValueError: It has no owner.
+    """
+    if record.owner is None:
+        raise ValueError(f"job {record.id!r} cannot be created with a lease but without an owner")
+    return replace(record, state=JobState.RUNNING, epoch=1)
+
+
+def place_in_queue(record: JobRecord) -> tuple[float, ...]:
+    """What queued jobs are sorted by, and then by id: lower goes first."""
+    return (-record.priority, math.inf if record.due_at is None else record.due_at)
 
 
 def lease_lost(job_id: str, *, epoch: int, current_epoch: int | None, seq: int | None, next_seq: int) -> LeaseLost:

@@ -217,7 +217,7 @@ class AccountsContract(StoreSuite):
         await asyncio.sleep(wait_s + 0.005)
         assert await store.admit("a", rate_per_s=20, burst=2) == 0
         await asyncio.sleep(0.3)
-        assert [await store.admit("a", rate_per_s=0.01, burst=2) for _ in range(2)] == [0, 0]
+        assert [await store.admit("a", rate_per_s=rate, burst=2) for rate in (20, 0.01)] == [0, 0]
         assert await store.admit("a", rate_per_s=0.01, burst=2) > 0
 
     async def test_of_many_at_once_as_many_are_admitted_as_there_are_tokens(self, store: Store) -> None:
