@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ import click
 
 from orchestrator.api.terminal import wording
 from orchestrator.api.terminal.console import result_console
+from orchestrator.api.terminal.durations import seconds_of
 from orchestrator.api.terminal.options import (
     ModelChoice,
     embedder_option,
@@ -32,7 +32,6 @@ from orchestrator.store import JobRecord, JobState, Store
 
 _T = TypeVar("_T")
 _PAGE = 200
-_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @click.group()
@@ -130,8 +129,8 @@ def resume(
     The models are those the job was begun with, unless others are named.
     """
     from orchestrator.api.terminal.pulling import pull_missing
-    from orchestrator.in_process import Orchestrator
     from orchestrator.events import Event
+    from orchestrator.in_process import Orchestrator
 
     settings = read_settings()
     choice = ModelChoice.of_options(model, large, verifier_model, embedder)
@@ -227,7 +226,7 @@ def rm(*, job_ids: tuple[str, ...], store: str | None, as_json: bool) -> None:
 @json_option("a JSON object")
 def purge(*, older_than: str, dry_run: bool, store: str | None, as_json: bool) -> None:
     """Remove finished jobs that have not changed for some time; unfinished ones stay."""
-    latest = time.time() - _age_s(older_than)
+    latest = time.time() - seconds_of(older_than, option="--older-than")
 
     async def remove(opened: Store) -> list[str]:
         old = [record.id async for record in _all(opened) if record.state.is_terminal and record.updated_at < latest]
@@ -254,17 +253,6 @@ def _head(record: JobRecord) -> dict[str, Any]:  # Any: JSON values
         "answer": (record.result or {}).get("answer"),
         "confidence": (record.result or {}).get("confidence"),
     }
-
-
-def _age_s(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)([smhdw])", text.strip())
-    if match is None:
-        raise InvalidRequest(
-            f"--older-than must be a number and a unit (s, m, h, d, w), for instance 30d, not {text!r}",
-            field="older_than",
-            value=text,
-        )
-    return float(match[1]) * _UNITS_S[match[2]]
 
 
 async def _all(store: Store) -> AsyncIterator[JobRecord]:

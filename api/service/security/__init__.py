@@ -1,6 +1,7 @@
-"""Who may call the service, and how much: keys, limits, and what is refused before an endpoint sees it."""
+"""Who may call the service, and how much: keys, limits, and (in `door`, which needs the web framework) what is refused
+before an endpoint sees it.
+"""
 
-from orchestrator.api.service.security.door import secure
 from orchestrator.api.service.security.gate import Gate, is_loopback, must_stay_on_loopback
 from orchestrator.api.service.security.keys import KeyBook, KeyRecord, NewKey
 from orchestrator.api.service.security.payments import Priced, priced
@@ -17,5 +18,4 @@ __all__ = [
     "is_loopback",
     "must_stay_on_loopback",
     "priced",
-    "secure",
 ]

@@ -82,8 +82,10 @@ class KeyLimits:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        budgets = {name: Budget.from_json(data[name]) for name in ("per_request", "per_day", "total") if name in data}
-        return cls(**{**data, **budgets})
+        values = dict(data)
+        for name in {"per_request", "per_day", "total"} & data.keys():
+            values[name] = Budget.from_json(data[name])
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
