@@ -35,21 +35,21 @@ _MAX_SHARDS = 60
 """Of one writer; what has been written is used again and again after that."""
 
 
-def document(rng: random.Random, focus: float = 0.0) -> bytes:
-    """One encoded example of a random task and complexity; a share of ``focus`` has the default complexity."""
+def document(rng: random.Random) -> bytes:
+    """One encoded example of a random task and complexity."""
     name = rng.choices(tuple(_SHARES), tuple(_SHARES.values()))[0]
     task = TASKS[name]
-    complexity = task.default_complexity if rng.random() < focus else rng.choice(_COMPLEXITIES[name])
+    complexity = rng.choice(_COMPLEXITIES[name])
     example = draw(task, rng, complexity, "train")
     return prompt_ids(example.problem) + encode(example.solution) + bytes([EOS])
 
 
-def rows(rng: random.Random, count: int, focus: float = 0.0) -> npt.NDArray[np.uint8]:
+def rows(rng: random.Random, count: int) -> npt.NDArray[np.uint8]:
     """Packed rows [count, ROW_TOKENS]: each document goes where the least room is left."""
     packed = np.full((count, ROW_TOKENS), PAD, np.uint8)
     done, open_rows = 0, [bytearray() for _ in range(_OPEN_ROWS)]
     while done < count:
-        text = document(rng, focus)
+        text = document(rng)
         fitting = [row for row in open_rows if len(row) + len(text) <= ROW_TOKENS]
         if fitting:
             row = max(fitting, key=len)
@@ -63,13 +63,13 @@ def rows(rng: random.Random, count: int, focus: float = 0.0) -> npt.NDArray[np.u
     return packed
 
 
-def write_shards(folder: Path, seed: int, rows_per_shard: int, focus: float) -> None:
+def write_shards(folder: Path, seed: int, rows_per_shard: int) -> None:
     """Writes shards without end; a worker's whole life."""
     os.nice(5)
     rng = random.Random(seed)
     number, parent = 0, os.getppid()
     while os.getppid() == parent and number < _MAX_SHARDS:
-        shard = rows(rng, rows_per_shard if number else rows_per_shard // 4, focus)
+        shard = rows(rng, rows_per_shard if number else rows_per_shard // 4)
         partial = folder / f".{seed}-{number}.partial"
         with partial.open("wb") as file:
             np.save(file, shard)
@@ -77,15 +77,13 @@ def write_shards(folder: Path, seed: int, rows_per_shard: int, focus: float) -> 
         number += 1
 
 
-def start_writers(
-    folder: Path, *, seed: int, num_workers: int, rows_per_shard: int, focus: float
-) -> list[multiprocessing.Process]:
+def start_writers(folder: Path, *, seed: int, num_workers: int, rows_per_shard: int) -> list[multiprocessing.Process]:
     """Daemon processes that fill ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     TASKS["sudoku6"].example(random.Random(0), 4)  # its table of grids is made once, before the fork
     context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=write_shards, args=(folder, 1000 * seed + number, rows_per_shard, focus), daemon=True)
+        context.Process(target=write_shards, args=(folder, 1000 * seed + number, rows_per_shard), daemon=True)
         for number in range(num_workers)
     ]
     for worker in workers:

@@ -21,7 +21,7 @@ _ROLLOUT_TEMPERATURE = 0.7
 """Rollouts are to show what is possible, not how often."""
 
 
-COMPLEXITIES = {
+_COMPLEXITIES = {
     "expression": (4, 6, 8, 10, 10, 10, 12),
     "countdown": (2, 3, 3, 3, 3, 4),
     "sudoku6": (4, 6, 7, 7, 7, 8, 10),
@@ -58,13 +58,13 @@ def labelled(
     cases = []
     for _ in range(count):
         task = TASKS[rng.choice(tuple(TASKS))]
-        complexity = rng.choice(COMPLEXITIES[task.name])
+        complexity = rng.choice(_COMPLEXITIES[task.name])
         cases.append((task, complexity, draw(task, rng, complexity, split).problem))
     texts = sample(writer, [prompt_ids(problem) for _, _, problem in cases], seed=seed)
     solutions = [steps_of(decode(text)) for text in texts]
     tasks, problems = [task for task, _, _ in cases], [problem for _, _, problem in cases]
     if roller is None:
-        ends = [num_good_of(*case) for case in zip(tasks, problems, solutions, strict=True)]
+        ends = [_checked(*case) for case in zip(tasks, problems, solutions, strict=True)]
     else:
         ends = borders(problems, tasks, solutions, roller, num_rollouts=num_rollouts, seed=seed)
     return [
@@ -73,8 +73,7 @@ def labelled(
     ]
 
 
-def num_good_of(task: Task, problem: str, steps: Sequence[str]) -> int:
-    """How many steps are good by the task's own checker."""
+def _checked(task: Task, problem: str, steps: Sequence[str]) -> int:
     good = (task.can_finish(problem, steps[: end + 1]) for end in range(len(steps)))
     return next((end for end, is_good in enumerate(good) if not is_good), len(steps))
 

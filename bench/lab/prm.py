@@ -2,8 +2,7 @@
 
 ``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 40``: ``FOLDER`` holds ``small.pt`` and
 ``large.pt`` as `train` left them; solutions of both are labelled, by rollouts of the larger one as long as the time for
-that lasts and then by the tasks' checkers. The larger one is trained further on the labels, each time in other words,
-and on solutions with a slip of our own; it is judged on dev problems.
+that lasts and then by the tasks' checkers. The larger one is trained further on the labels, and judged on dev problems.
 Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``; labels are kept in ``OUT`` too, and used by the next run.
 """
 
@@ -25,19 +24,14 @@ from torch.nn import functional
 
 from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.checkpoint import load, save
-from orchestrator.bench.lab.corruptions import slipped
 from orchestrator.bench.lab.labels import Labelled, labelled
 from orchestrator.bench.lab.model import Llama
-from orchestrator.bench.lab.symmetries import reworded
 from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, STEP_END, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate
 from orchestrator.bench.tasks import TASKS, Split
 
 MOST_TOKENS = 192
 """Of a problem and its solution; longer ones are no use for training."""
-
-_DRAWN = 8192
-"""Labelled solutions that are batched together."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
@@ -66,11 +60,8 @@ class Batch(NamedTuple):
 
 
 def batches(items: Sequence[Labelled], rng: random.Random, *, batch_tokens: int = 4096) -> list[Batch]:
-    """All solutions once, each reworded, in random order, those of about one length together.
-
-    What is too long is left out.
-    """
-    documents = [(tagged(*reworded(item.task, item.problem, item.steps, rng)), item.num_good) for item in items]
+    """All solutions once, in random order, those of about one length together; what is too long is left out."""
+    documents = [(tagged(item.problem, item.steps), item.num_good) for item in items]
     documents = [document for document in documents if len(document[0]) <= MOST_TOKENS]
     documents.sort(key=lambda document: len(document[0]) + 4 * rng.random())
     made: list[Batch] = []
@@ -187,28 +178,28 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     device = options.device
     model, facts = load(Path(options.weights), options.start, device)
     rng = random.Random(options.seed)
-    waiting: list[Batch] = []
-    num_seen = 0
+    waiting = batches(items, rng)
+    epoch_batches = len(waiting)
+    log.write(event="batched", solutions=len(items), batches=epoch_batches)
     peak = options.peak * model.size.learning_rate
     optimizers = Optimizers(model, peak, device)
     started, end = time.time(), options.until - options.evaluation_s
+    limit = options.epochs * epoch_batches
     step, losses = 0, torch.zeros((), device=device)
     model.train()
-    while (now := time.time()) < end and (waiting or num_seen < options.epochs * len(items)):
+    while (now := time.time()) < end and step < limit:
         if not waiting:
-            drawn = rng.sample(items, min(_DRAWN, len(items)))
-            num_seen += len(drawn)
-            num_slipped = round(len(drawn) * options.slipped / (1 - options.slipped))
-            waiting = batches([*drawn, *(slipped(rng) for _ in range(num_slipped))], rng)
+            items = read_labels(Path(options.out) / "labels-train.jsonl")  # another process may have added some
+            waiting = batches(items, rng)
         loss = verdict_loss(model, waiting.pop())
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
-        progress = max((now - started) / max(end - started, 1e-9), num_seen / (options.epochs * len(items)))
+        progress = max((now - started) / max(end - started, 1e-9), step / limit)
         optimizers.step(learning_rate(peak, step, progress))
         step += 1
         losses += loss.detach()
         if step % 100 == 0:
-            log.write(step=step, loss=round(float(losses) / 100, 4), epochs=round(num_seen / len(items), 2))
+            log.write(step=step, loss=round(float(losses) / 100, 4), epochs=round(step / epoch_batches, 2))
             losses = torch.zeros((), device=device)
         if step % 1000 == 0:
             log.write(step=step, event="judged", dev=judged(model, held_out[:600]))
@@ -254,7 +245,6 @@ def main() -> None:
     parser.add_argument("--checked", type=int, default=40_960, help="train solutions in all, labelled by checkers")
     parser.add_argument("--rollouts", type=int, default=3, help="of each step that is looked at")
     parser.add_argument("--chunk", type=int, default=2048, help="solutions labelled at once")
-    parser.add_argument("--slipped", type=float, default=0.5, help="share of solutions with a slip of our own, below 1")
     parser.add_argument("--epochs", type=float, default=4.0, help="at most")
     parser.add_argument("--peak", type=float, default=0.3, help="of the learning rate the model was trained with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

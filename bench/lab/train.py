@@ -205,13 +205,7 @@ def _check(
 def train_all(options: argparse.Namespace) -> int:
     """Starts writers and the lanes of models, waits for them, and says how many models failed."""
     work = Path(options.work or tempfile.mkdtemp(prefix="lab-"))
-    writers = start_writers(
-        work,
-        seed=options.seed,
-        num_workers=options.workers,
-        rows_per_shard=options.shard_rows,
-        focus=options.focus,
-    )
+    writers = start_writers(work, seed=options.seed, num_workers=options.workers, rows_per_shard=options.shard_rows)
     lanes = _GPU_LANES if options.device == "cuda" else _CPU_LANES
     with ThreadPoolExecutor(len(lanes)) as pool:
         failed = sum(pool.map(lambda lane: _train_lane(lane, work, options), lanes))
@@ -252,7 +246,6 @@ def main() -> None:
     parser.add_argument("--batch-rows", type=int, default=24, help=f"rows of {ROW_TOKENS} tokens a step")
     parser.add_argument("--shard-rows", type=int, default=8192)
     parser.add_argument("--peak", type=float, default=1.0, help="times the learning rate of the size")
-    parser.add_argument("--focus", type=float, default=0.0, help="share of problems of the default complexities")
     parser.add_argument("--evaluation-s", type=float, default=60.0, help="kept for the last evaluation; 0 for none")
     parser.add_argument("--eval-problems", type=int, default=96)
     parser.add_argument("--eval-samples", type=int, default=16)

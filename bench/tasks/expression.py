@@ -14,7 +14,7 @@ from orchestrator.bench.tasks.task import STEP_DELIMITER, Example, answer_in, an
 
 MODULUS = 61
 _OPERATORS = "+-*"
-HEAD = f"Evaluate mod {MODULUS}: "
+_HEAD = f"Evaluate mod {MODULUS}: "
 _CHAIN_SHARE = 0.6
 """Of the operations with more below them, those that have all of it on one side."""
 _STEP = re.compile(r"(\d{1,2})([-+*])(\d{1,2})=(\d{1,2})", re.ASCII)
@@ -30,7 +30,7 @@ class Expression:
     def example(self, rng: random.Random, complexity: int) -> Example:
         """Operators, numbers and shape at random; solved left to right, innermost first."""
         tree = _random_tree(rng, complexity)
-        return Example(f"{HEAD}{text_of(tree)}", _solution(tree))
+        return Example(f"{_HEAD}{text_of(tree)}", _solution(tree))
 
     def write(self, problem: str, rng: random.Random) -> str:  # noqa: ARG002  # there is one order only
         """The operations left to right, innermost first."""
@@ -89,9 +89,9 @@ def _random_tree(rng: random.Random, operations: int) -> Tree:
 
 
 def _tree_of(problem: str) -> Tree:
-    if not problem.startswith(HEAD):
+    if not problem.startswith(_HEAD):
         raise ValueError(f"no problem of this task: {problem[:80]!r}")
-    return parse(problem[len(HEAD) :])
+    return parse(problem[len(_HEAD) :])
 
 
 def _apply(operator: str, left: int, right: int) -> int:

@@ -17,10 +17,10 @@ from orchestrator.bench.tasks.task import STEP_DELIMITER, Example, answer_in, an
 SIZE = 6
 _NUM_CELLS = SIZE * SIZE
 _ALL = (1 << SIZE) - 1
-LETTERS = "abcdef"
+_LETTERS = "abcdef"
 _PROBLEM = re.compile(r"Fill ((?:[A-F][1-6])+) in ((?:[A-F][1-6][a-f])+)", re.ASCII)
 _STEP = re.compile(r"([A-F][1-6])([a-f])", re.ASCII)
-NAMES = [f"{'ABCDEF'[cell // SIZE]}{cell % SIZE + 1}" for cell in range(_NUM_CELLS)]
+_NAMES = [f"{'ABCDEF'[cell // SIZE]}{cell % SIZE + 1}" for cell in range(_NUM_CELLS)]
 
 
 def _box(cell: int) -> int:
@@ -35,15 +35,15 @@ _PEERS = [
     ]
     for cell in range(_NUM_CELLS)
 ]
-_CELLS = {name: cell for cell, name in enumerate(NAMES)}
-_LETTER_OF = {1 << digit: letter for digit, letter in enumerate(LETTERS)}
-ROW_ORDERS = [
+_CELLS = {name: cell for cell, name in enumerate(_NAMES)}
+_LETTER_OF = {1 << digit: letter for digit, letter in enumerate(_LETTERS)}
+_ROW_ORDERS = [
     [2 * band + row for band in bands for row in ((1, 0) if flips >> band & 1 else (0, 1))]
     for bands in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
     for flips in range(8)
 ]
 _TRIPLES = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
-COLUMN_ORDERS = [
+_COLUMN_ORDERS = [
     [3 * stack + column for stack in stacks for column in (first if stack == 0 else second)]
     for stacks in ((0, 1), (1, 0))
     for first in _TRIPLES
@@ -64,8 +64,8 @@ class Sudoku6:
             grid = _random_grid(rng)
             masks = [1 << digit for digit in grid]
             if _dig(rng, masks, complexity):
-                blanks = "".join(name for name, mask in zip(NAMES, masks, strict=True) if not mask)
-                given = "".join(f"{name}{_LETTER_OF[mask]}" for name, mask in zip(NAMES, masks, strict=True) if mask)
+                blanks = "".join(name for name, mask in zip(_NAMES, masks, strict=True) if not mask)
+                given = "".join(f"{name}{_LETTER_OF[mask]}" for name, mask in zip(_NAMES, masks, strict=True) if mask)
                 return Example(f"Fill {blanks} in {given}", _solution(masks, rng))
 
     def write(self, problem: str, rng: random.Random) -> str:
@@ -99,7 +99,7 @@ class Sudoku6:
     def first_error(self, problem: str, steps: Sequence[str]) -> int | None:
         """A step must fill a blank that is still one with its letter in the solution."""
         solved = _solved(problem)
-        blanks = {NAMES[cell]: solved[cell] for cell, mask in enumerate(_read(problem)) if not mask}
+        blanks = {_NAMES[cell]: solved[cell] for cell, mask in enumerate(_read(problem)) if not mask}
         for index, step in enumerate(steps):
             answer = answer_in(step)
             if answer is not None:
@@ -129,9 +129,9 @@ def _read(problem: str) -> list[int]:
     named = [match[1][start : start + 2] for start in range(0, len(match[1]), 2)]
     for start in range(0, len(match[2]), 3):
         name, letter = match[2][start : start + 2], match[2][start + 2]
-        masks[_CELLS[name]] = 1 << LETTERS.index(letter)
+        masks[_CELLS[name]] = 1 << _LETTERS.index(letter)
         named.append(name)
-    if sorted(named) != NAMES:
+    if sorted(named) != _NAMES:
         raise ValueError(f"not every cell is named once: {problem[:80]!r}")
     return masks
 
@@ -180,7 +180,7 @@ def _singles(masks: Sequence[int], rng: random.Random | None) -> list[tuple[int,
 
 def _solution(masks: Sequence[int], rng: random.Random) -> str:
     order = _singles(masks, rng)
-    steps = [f"{NAMES[cell]}{_LETTER_OF[mask]}" for cell, mask in order]
+    steps = [f"{_NAMES[cell]}{_LETTER_OF[mask]}" for cell, mask in order]
     answer = "".join(_LETTER_OF[mask] for _, mask in sorted(order))
     return STEP_DELIMITER.join([*steps, answer_step(answer)])
 
@@ -231,5 +231,5 @@ def _random_grid(rng: random.Random) -> list[int]:
     base = rng.choice(_bases())
     digits = list(range(SIZE))
     rng.shuffle(digits)
-    rows, columns = rng.choice(ROW_ORDERS), rng.choice(COLUMN_ORDERS)
+    rows, columns = rng.choice(_ROW_ORDERS), rng.choice(_COLUMN_ORDERS)
     return [digits[base[row * SIZE + column]] for row in rows for column in columns]
