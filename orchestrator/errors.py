@@ -23,6 +23,7 @@
         |-- NoAnswer                the budget was spent and no text holds an answer
         |-- ReplayDiverged          the policy asks for something else than its journal says
         |-- StoreFailed             the store cannot be read or written
+        |-- ServiceStopping         the service is being stopped and takes nothing new
         |-- ServiceFailed           the service cannot be reached, or answers what cannot be used (clients only)
         `-- LeaseLost               another controller owns the job now
 
@@ -331,6 +332,12 @@ class StoreFailed(RunFailure):
     code = "store_failed"
 
 
+class ServiceStopping(RunFailure):
+    """The service is being stopped and takes nothing new; another process may."""
+
+    code = "service_stopping"
+
+
 class ServiceFailed(RunFailure):
     """A client cannot reach its service, or cannot use what it answers.
 
@@ -376,6 +383,7 @@ MAPPINGS: dict[type[TtcError], Mapping] = {
     PolicyFailed: Mapping(7, 500),
     ReplayDiverged: Mapping(8, 409),
     StoreFailed: Mapping(9, 503),
+    ServiceStopping: Mapping(9, 503),
     ServiceFailed: Mapping(6, 502),
     LeaseLost: Mapping(9, 409),
     RunFailure: Mapping(1, 500),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -299,7 +299,7 @@ class Orchestrator:
             asked = asked_before(record.id, spec)
         except TtcError as refused:
             return await end(error=refused)
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001  # a module of somebody else that cannot be imported
             _LOG.exception("a job cannot be opened", extra={"job_id": record.id})
             return await end(error=RunFailure(f"the job cannot be opened: {failure!r}"))
         return await self._lives.run(record.id, asked, epoch=epoch, rows=rows, on_event=on_event, due_at=record.due_at)
@@ -378,7 +378,7 @@ class Orchestrator:
         self._equipment.add_verifier(name, guarded(verifier))
 
     @property
-    def running(self) -> list[str]:
+    def running(self) -> Collection[str]:
         """Ids of the jobs that run here now."""
         return self._lives.running
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from orchestrator.answers import AnswerClasses
@@ -66,9 +66,9 @@ class Lives:
     # -- what runs ---------------------------------------------------------------------------------------------
 
     @property
-    def running(self) -> list[str]:
+    def running(self) -> Collection[str]:
         """Ids of the jobs."""
-        return list(self._runs)
+        return self._runs.keys()
 
     def cancel(self, job_id: str) -> bool:
         """Ends a job with its best answer so far; False if none of that id runs here."""

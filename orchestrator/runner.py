@@ -234,7 +234,7 @@ class Runner:
                 result = await self._orchestrator.run_claimed(claimed, on_event=publish)
             except TtcError:
                 raise
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # one job must not end the others
                 _LOG.exception("a job could not be run", extra={"job_id": record.id})
                 failure = RunFailure(f"the job could not be run, which is a bug in ttc or in a plug-in: {error!r}")
                 result = await self._orchestrator.run_claimed(claimed, on_event=publish, error=failure)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from fastapi import FastAPI
 
+from orchestrator.api.service import batches, catalogue, events, health, jobs
+from orchestrator.api.service.dashboard.router import router as dashboard_router
+from orchestrator.api.service.errors import install_error_handlers
+from orchestrator.api.service.security.door import secure
 from orchestrator.api.service.security.gate import Gate
 from orchestrator.api.service.service import Service
 
@@ -15,7 +21,16 @@ def create_app(service: Service, *, gate: Gate | None = None) -> FastAPI:
         service: Open; whoever opened it closes it.
         gate: Who is let in; one over the service's store by default.
     """
-    app = FastAPI(title="ttc", version="1")
+    app = FastAPI(
+        title="ttc-orchestrator",
+        version=version("ttc-orchestrator"),
+        description="Reasoning jobs under budgets that hold.",
+    )
     app.state.service = service
-    app.state.gate = gate or Gate(service.orchestrator.store)
+    app.state.gate = gate or Gate(service.orchestrator.store, cache_s=service.settings.key_cache_s)
+    for module in (jobs, events, batches, catalogue, health):
+        app.include_router(module.router)
+    app.include_router(dashboard_router)
+    install_error_handlers(app)
+    secure(app, app.state.gate, service.settings)
     return app

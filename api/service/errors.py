@@ -2,24 +2,108 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import math
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
 
-from orchestrator.errors import TtcError
+from orchestrator.errors import (
+    BudgetExhausted,
+    InvalidRequest,
+    RunFailure,
+    ServiceStopping,
+    StoreFailed,
+    TooManyRequests,
+    TtcError,
+    mapping_of,
+)
+
+_LOG = logging.getLogger(__name__)
+
+_TYPES = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    429: "rate_limit_error",
+}
+"""OpenAI's name for a kind of error, by status."""
+_RETRY_S = {StoreFailed: 5.0, ServiceStopping: 1.0}
 
 
 def error_body(error: TtcError) -> dict[str, Any]:  # Any: JSON values
     """``{"error": {"message", "type", "param", "code", ...fields}}``."""
-    raise NotImplementedError
+    return _body(error, mapping_of(error).http_status)
 
 
-def error_response(error: TtcError) -> JSONResponse:
+def error_response(error: TtcError) -> Response:
     """The response that an error is, with its status and, where asking again may help, ``Retry-After``."""
-    raise NotImplementedError
+    status = mapping_of(error).http_status
+    headers: dict[str, str] = {}
+    retry_s = error.retry_after_s if isinstance(error, TooManyRequests) else _RETRY_S.get(type(error))
+    if retry_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_s)))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _response(_body(error, status), status, headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Maps whatever endpoints raise."""
-    raise NotImplementedError
+    app.add_exception_handler(TtcError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _body(error: TtcError, status: int) -> dict[str, Any]:  # Any: JSON values
+    fields = error.fields()
+    if isinstance(error, BudgetExhausted):
+        fields["message"] = f"{error.message}; this API key's budget does not pay for it"
+    kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
+    told = {"message": fields["message"], "type": kind, "param": fields.get("field"), "code": error.code}
+    return {"error": {**fields, **told}}
+
+
+def _response(body: Mapping[str, Any], status: int, headers: Mapping[str, str] | None = None) -> Response:  # as above
+    text = json.dumps(body, default=str)  # in ASCII: what a caller sent may hold what cannot be encoded
+    return Response(text, status_code=status, headers=dict(headers or {}), media_type="application/json")
+
+
+async def _ours(request: Request, error: Exception) -> Response:  # noqa: ARG001  # starlette's signature
+    assert isinstance(error, TtcError), "registered for these only"
+    if isinstance(error, RunFailure):
+        _LOG.warning("a request failed", extra={"code": error.code, "reason": error.message})
+    return error_response(error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001  # as above
+    assert isinstance(error, RequestValidationError), "registered for these only"
+    problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"]]
+    field = ".".join(where[1:] or where)
+    return error_response(InvalidRequest(f"{field}: {problem['msg']}", field=field))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    """What the framework refuses: unknown paths and methods, bodies that are no JSON."""
+    assert isinstance(error, HTTPException), "registered for these only"
+    status = error.status_code
+    code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
+    message = str(error.detail)
+    if status in {404, 405}:
+        message = f"{request.method} {request.url.path} is not served here; see /docs"
+    kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
+    return _response({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    _LOG.critical("a request met a bug", exc_info=error, extra={"path": request.url.path})
+    return error_response(RunFailure("an unexpected error, which is a bug in ttc or in a plug-in; see the log"))

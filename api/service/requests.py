@@ -226,3 +226,61 @@ class BatchView(BaseModel):
     is_finished: bool
     usage: dict[str, Any] = Field(description="Of the jobs that have ended, together")  # Any: counts
     jobs: list[JobView]
+
+
+class TreeView(BaseModel):
+    """Everything a job has bought."""
+
+    id: str
+    state: JobState
+    usage: dict[str, Any]  # Any: counts
+    votes: list[dict[str, Any]]  # Any: JSON values, here and below
+    actions: list[dict[str, Any]]
+    levels: list[dict[str, Any]] = Field(description="Of a search")
+    tree: list[dict[str, Any]] = Field(description="Nodes in order of creation; `parent` names the one before")
+
+
+class UsageView(BaseModel):
+    """What a job has cost so far."""
+
+    id: str
+    state: JobState
+    usage: dict[str, Any]  # Any: counts
+    total_tokens: int
+    usd: float
+    budget: dict[str, Any]  # Any: numbers by cap
+
+
+class ParameterView(BaseModel):
+    """One parameter, in words."""
+
+    name: str
+    type: str
+    default: str
+    range: str
+    meaning: str
+
+
+class DescriptionView(BaseModel):
+    """A policy or verifier."""
+
+    name: str
+    summary: str
+    facts: dict[str, str]
+    parameters: list[ParameterView]
+    problem: str = Field(description="Why it cannot be used here; empty if it can")
+    is_usable: bool
+
+
+class CatalogueView(BaseModel):
+    """All of a kind, by name."""
+
+    object: Literal["list"] = "list"
+    data: list[DescriptionView]
+
+
+class HealthView(BaseModel):
+    """How the process is."""
+
+    status: Literal["ok", "not ready"]
+    problems: list[str] = []
