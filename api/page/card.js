@@ -14,6 +14,7 @@ export class TreeCard {
   constructor(trace, { prefix = "", title = "Tree", height, onTime = () => {} } = {}) {
     this.trace = trace;
     this.hasChosenSize = this.hasChosenColour = false;
+    this.isFollowing = true; // what is added is shown as it comes
     const parts = (this.parts = madeParts((name) => `${prefix}${name}`, title));
     this.section = parts.section;
     this.view = new TreeView(trace, {
@@ -23,6 +24,7 @@ export class TreeCard {
     });
     this.detail = new Detail(this.view, parts);
     this.time = new TimeBar(this.view, { ...parts, onGo: () => {
+      this.isFollowing = trace.isAtEnd;
       onTime();
       if (this.view.opened && this.detail.isOpen) this.detail.refresh();
     } });
@@ -67,16 +69,16 @@ export class TreeCard {
     parts.box.scrollTop = parts.box.scrollLeft = 0;
     this.time.go(trace.last);
   }
-  /** After the trace has grown; `wasAtEnd`: it is to be followed. */
-  grown({ wasAtEnd }) {
-    const { trace, view } = this;
+  /** After the trace has grown. */
+  grown() {
+    const { isFollowing, trace, view } = this;
     this.#offerColours();
-    if (wasAtEnd) trace.moment = trace.last;
+    if (isFollowing) trace.moment = trace.last;
     if (this.hasChosenSize) view.layOut();
     else this.#fit();
-    if (wasAtEnd) view.follow();
+    if (isFollowing) view.follow();
     this.time.tell();
-    if (view.opened && this.detail.isOpen && wasAtEnd) this.detail.refresh();
+    if (view.opened && this.detail.isOpen) this.detail.refresh();
   }
   #offerColours() {
     const { parts, trace, view } = this;
