@@ -6,7 +6,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from orchestrator.errors import InvalidRequest
+from orchestrator.errors import InvalidRequest, MissingDependency
 from orchestrator.store import Store
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.stores.sqlite import SqliteStore
@@ -16,17 +16,34 @@ async def open_store(value: str | Path | Store | None = None) -> Store:
     """A store from what names it.
 
     Args:
-        value: ``memory:`` or None for memory only; ``sqlite:PATH`` or a path for a file; a store is given back as is.
+        value: ``memory:`` or None for memory only; ``sqlite:PATH`` or a path for a file; ``redis://HOST:PORT/NUMBER``,
+            ``rediss://...`` or ``unix://SOCKET`` for a Redis server; a store is given back as is.
 
     Raises:
         InvalidRequest: The text names no kind of store.
-        StoreFailed: The file cannot be opened.
+        MissingDependency: The package redis is not installed.
+        StoreFailed: The file cannot be opened, or the server cannot be reached or used.
     """
     if value is None or value == "memory:":
         return MemoryStore()
     if not isinstance(value, str | Path):
         return value
+    if str(value).startswith(_REDIS_SCHEMES):
+        return await _open_redis(str(value))
     return await asyncio.to_thread(SqliteStore, _path(value))
+
+
+_REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+async def _open_redis(url: str) -> Store:
+    try:
+        from orchestrator.stores.redis import RedisStore
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "redis":
+            raise
+        raise MissingDependency(package="redis", extra="service", purpose="a store on a Redis server") from None
+    return await RedisStore.open(url)
 
 
 def _path(value: str | Path) -> Path:
@@ -36,8 +53,12 @@ def _path(value: str | Path) -> Path:
     if value.startswith("sqlite:"):
         path = value.removeprefix("sqlite:").removeprefix("//")
     elif "://" in value or not value.strip():
+        scheme, sign, _ = value.partition("://")
+        shown = f"{scheme}{sign}..." if sign else value  # the rest may hold a password
         raise InvalidRequest(
-            f"cannot open {value!r} as a store; write memory:, sqlite:PATH or a path", field="store", value=value
+            f"cannot open {shown!r} as a store; write memory:, sqlite:PATH, a path or redis://HOST:PORT",
+            field="store",
+            value=shown,
         )
     if not path.strip() or "\0" in path:
         raise InvalidRequest(f"{value!r} names no file; write for instance sqlite:j.sqlite", field="store", value=value)
