@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -16,7 +16,7 @@ from orchestrator.client import calls
 from orchestrator.client.address import Address
 from orchestrator.client.asking import JobOptions
 from orchestrator.client.calls import Call
-from orchestrator.client.following import Following
+from orchestrator.client.following import Chunks, Following
 from orchestrator.client.pace import IDLE_S, pause_between_polls, timeouts
 from orchestrator.client.retrying import Retrying
 from orchestrator.client.values import Batch, Job, JobResult, ModelInfo, PolicyInfo
@@ -40,6 +40,7 @@ class AsyncClient:
         api_key: None for ``$TTC_API_KEY``, else none.
         timeout_s: How long the service may take over a request, connection included.
         max_retries: How often a request is sent again, at most.
+        max_idle: Connections that are kept open for later requests, at most.
         transport: Instead of the network, for tests.
         sleep: Waits before a request is sent again.
 
@@ -54,6 +55,7 @@ class AsyncClient:
         api_key: str | None = None,
         timeout_s: float = 30.0,
         max_retries: int = 4,
+        max_idle: int = 20,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -65,7 +67,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             base_url=self._address.base_url,
             headers=self._address.headers,
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_idle),
             follow_redirects=False,
             transport=transport,
         )
@@ -267,6 +269,38 @@ class AsyncClient:
     async def cancel_batch(self, batch_id: str) -> Batch:
         """Ends all jobs of a batch with their best answers so far."""
         return Batch.from_json(await self._json(calls.cancel_batch(batch_id)))
+
+    # -- chats -------------------------------------------------------------------------------------------------
+
+    async def chat(self, body: Mapping[str, Any]) -> calls.Json:  # Any: JSON values
+        """A whole reply to a chat in the form of OpenAI (``POST /v1/chat/completions``).
+
+        Args:
+            body: ``model``, ``messages`` and what else the endpoint takes.
+        """
+        return await self._json(calls.chat(body))
+
+    async def chat_stream(self, body: Mapping[str, Any]) -> AsyncGenerator[calls.Json]:  # Any: JSON values
+        """The chunks of a reply, as they come; a stream that breaks is an error. Leaving it early ends the spending."""
+        call = calls.chat({**body, "stream": True})
+        attempts = self._retrying.attempts(self.base_url, is_repeatable=False)
+        while True:
+            chunks = Chunks()
+            try:
+                async with self._http.stream(
+                    call.method, call.path, json=call.body, timeout=timeouts(self._timeout_s, call.hold_s)
+                ) as response:
+                    if not response.is_success:
+                        await response.aread()
+                    response.raise_for_status()
+                    async for piece in response.aiter_bytes():
+                        for chunk in chunks.feed(piece):
+                            yield chunk
+            except httpx.HTTPError as error:
+                await self._sleep(attempts.wait_after(error))
+            else:
+                chunks.check_end()
+                return
 
     # -- what there is -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ from orchestrator.store import JobState
 
 Json = dict[str, Any]  # Any: JSON values
 
+CHAT_S = 600.0
+"""How long a reply to a chat may take to come, or to go on."""
 LONG_POLL_S = 20.0
 """How long one request waits for the end of a job, at most."""
 PAGE_SIZE = 100
@@ -97,6 +99,11 @@ def usage(job_id: str) -> Call:
 def tree(job_id: str) -> Call:
     """What a job has sampled so far."""
     return Call(method="GET", path=f"{_of_job(job_id)}/tree")
+
+
+def chat(body: Mapping[str, Any]) -> Call:
+    """A chat in the form of OpenAI. Not repeatable: each one is paid for."""
+    return Call(method="POST", path="/v1/chat/completions", body=dict(body), is_repeatable=False, hold_s=CHAT_S)
 
 
 def batch(batch_id: str) -> Call:

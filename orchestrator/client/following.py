@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from orchestrator.client.failures import error_from_json
 from orchestrator.client.sse import Message, MessageReader
@@ -78,3 +79,41 @@ def event_of(message: Message) -> Event | None:
     if message.kind == "error":
         raise error_from_json(data.get("error", data))
     return Event(message.kind, data, seq)
+
+
+class Chunks:
+    """The chunks of one chat.
+
+    Attributes:
+        is_over: The last one has come.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._reader = MessageReader()
+
+    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:  # Any: JSON values
+        """The chunks that this piece of the stream completes.
+
+        Raises:
+            TtcError: The service reports an error in the stream, or sends what is no chunk.
+        """
+        for message in self._reader.feed(piece):
+            if message.data == "[DONE]":
+                self.is_over = True
+                return
+            event = event_of(message)
+            if event is None:
+                continue
+            if "error" in event.data:
+                raise error_from_json(event.data["error"])
+            yield event.data
+
+    def check_end(self) -> None:
+        """To be called when the connection has ended.
+
+        Raises:
+            ServiceFailed: The chat had not.
+        """
+        if not self.is_over:
+            raise ServiceFailed("the service broke off in the middle of a reply")

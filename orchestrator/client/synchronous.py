@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import httpx
 
@@ -15,7 +15,7 @@ from orchestrator.client import calls
 from orchestrator.client.address import Address
 from orchestrator.client.asking import JobOptions
 from orchestrator.client.calls import Call
-from orchestrator.client.following import Following
+from orchestrator.client.following import Chunks, Following
 from orchestrator.client.pace import IDLE_S, pause_between_polls, timeouts
 from orchestrator.client.retrying import Retrying
 from orchestrator.client.values import Batch, Job, JobResult, ModelInfo, PolicyInfo
@@ -38,6 +38,7 @@ class Client:
         api_key: None for ``$TTC_API_KEY``, else none.
         timeout_s: How long the service may take over a request, connection included.
         max_retries: How often a request is sent again, at most.
+        max_idle: Connections that are kept open for later requests, at most.
         transport: Instead of the network, for tests.
         sleep: Waits before a request is sent again.
 
@@ -52,6 +53,7 @@ class Client:
         api_key: str | None = None,
         timeout_s: float = 30.0,
         max_retries: int = 4,
+        max_idle: int = 20,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -62,7 +64,7 @@ class Client:
         self._http = httpx.Client(
             base_url=self._address.base_url,
             headers=self._address.headers,
-            limits=httpx.Limits(max_connections=None),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_idle),
             follow_redirects=False,
             transport=transport,
         )
@@ -111,7 +113,7 @@ class Client:
                     tell(event)
             return self.wait(submitted.id).outcome().raise_for_error()
 
-    def stream(self, problem: str, **options: Unpack[JobOptions]) -> Iterator[Event]:
+    def stream(self, problem: str, **options: Unpack[JobOptions]) -> Generator[Event]:
         """Solves one problem and yields its events: first ``started``, last ``result`` (with a `JobResult`).
 
         Leaving the iteration early cancels the job.
@@ -125,7 +127,7 @@ class Client:
             result = self.wait(submitted.id).outcome()
         yield Event("result", {"result": result})
 
-    def batch(self, problems: Iterable[str], **options: Unpack[JobOptions]) -> Iterator[JobResult]:
+    def batch(self, problems: Iterable[str], **options: Unpack[JobOptions]) -> Generator[JobResult]:
         """Solves many problems under one budget, and yields their results in the order of the problems.
 
         A failed job is a result with an `error`. Leaving the iteration early cancels what is left of the batch.
@@ -194,7 +196,7 @@ class Client:
         """
         self._send(calls.reply(job_id, text))
 
-    def events(self, job_id: str, *, after: int = -1) -> Iterator[Event]:
+    def events(self, job_id: str, *, after: int = -1) -> Generator[Event]:
         """The job's events until its last; past ones first, then as they happen.
 
         A broken connection is taken up again: durable events (those with a `seq`) come in order, each once. Text
@@ -214,7 +216,7 @@ class Client:
             except httpx.HTTPError as error:
                 self._sleep(attempts.wait_after(error))
 
-    def _connection(self, job_id: str, following: Following) -> Iterator[Event]:
+    def _connection(self, job_id: str, following: Following) -> Generator[Event]:
         """The events of one connection.
 
         Raises:
@@ -258,6 +260,37 @@ class Client:
     def cancel_batch(self, batch_id: str) -> Batch:
         """Ends all jobs of a batch with their best answers so far."""
         return Batch.from_json(self._json(calls.cancel_batch(batch_id)))
+
+    # -- chats -------------------------------------------------------------------------------------------------
+
+    def chat(self, body: Mapping[str, Any]) -> calls.Json:  # Any: JSON values
+        """A whole reply to a chat in the form of OpenAI (``POST /v1/chat/completions``).
+
+        Args:
+            body: ``model``, ``messages`` and what else the endpoint takes.
+        """
+        return self._json(calls.chat(body))
+
+    def chat_stream(self, body: Mapping[str, Any]) -> Generator[calls.Json]:  # Any: JSON values
+        """The chunks of a reply, as they come; a stream that breaks is an error. Leaving it early ends the spending."""
+        call = calls.chat({**body, "stream": True})
+        attempts = self._retrying.attempts(self.base_url, is_repeatable=False)
+        while True:
+            chunks = Chunks()
+            try:
+                with self._http.stream(
+                    call.method, call.path, json=call.body, timeout=timeouts(self._timeout_s, call.hold_s)
+                ) as response:
+                    if not response.is_success:
+                        response.read()
+                    response.raise_for_status()
+                    for piece in response.iter_bytes():
+                        yield from chunks.feed(piece)
+            except httpx.HTTPError as error:
+                self._sleep(attempts.wait_after(error))
+            else:
+                chunks.check_end()
+                return
 
     # -- what there is -----------------------------------------------------------------------------------------
 
