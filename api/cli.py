@@ -22,12 +22,14 @@ GROUP = "orchestrator.commands"
 
 SUMMARIES = {
     "bench": "Measure strategies at equal cost: run, report, compare, record, load.",
+    "controller": "Run queued jobs of a shared store.",
     "engines": "Describe the engines that run models.",
     "jobs": "List, show, resume and remove jobs.",
     "keys": "Make, list and revoke API keys of the service.",
     "models": "Get the model files that run on this machine.",
     "policies": "Describe the policies: how a budget is spent.",
     "replay": "Run a job again from its journal, without a model.",
+    "serve": "Serve jobs over HTTP, with a dashboard.",
     "solve": "Solve a problem, or a file of problems, under a budget.",
     "verifiers": "Describe the verifiers: who says whether an answer is right.",
 }

@@ -95,6 +95,8 @@ async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG
 async def _http(request: Request, error: Exception) -> Response:
     """What the framework refuses: unknown paths and methods, bodies that are no JSON."""
     assert isinstance(error, HTTPException), "registered for these only"
+    if isinstance(error.__cause__, TtcError):  # raised while the body was read
+        return error_response(error.__cause__)
     status = error.status_code
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
     message = str(error.detail)

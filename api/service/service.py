@@ -99,7 +99,7 @@ class Service:
     ) -> None:
         if not self._is_drained:
             await self.drain(0.0)
-        await self._group.__aexit__(kind, error, traceback)
+        await self._group.__aexit__(None, None, None)  # what went wrong in the context is not the group's
 
     @property
     def is_stopping(self) -> bool:

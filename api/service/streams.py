@@ -61,13 +61,17 @@ class EventStream(Response):
 
     Args:
         blocks: Blocks of text, each ending with an empty line (see `sse_block`); closed in the end.
+        status_code: The response's.
         headers: Further headers.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, blocks: AsyncIterator[str], *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})})
+    def __init__(
+        self, blocks: AsyncIterator[str], *, status_code: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(status_code=status_code, headers={**own, **(headers or {})})
         del self.headers["content-length"]
         self._blocks = blocks
 

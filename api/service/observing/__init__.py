@@ -1,1 +1,8 @@
 """What operators see: metrics, traces, structured logs; observers of jobs and of requests."""
+
+from orchestrator.api.service.observing.context import trace_labels
+from orchestrator.api.service.observing.installing import Observing
+from orchestrator.api.service.observing.logs import log_as_json
+from orchestrator.api.service.observing.metrics import Metrics, share_between_processes
+
+__all__ = ["Metrics", "Observing", "log_as_json", "share_between_processes", "trace_labels"]
