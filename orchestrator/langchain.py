@@ -1,1 +1,0 @@
-"""LangChain: `ChatOrchestrator`, a chat model, and `VerifiedAnswer`, a runnable that also tells how sure it is."""
