@@ -26,6 +26,7 @@ from orchestrator.equipment import Equipment
 from orchestrator.errors import InvalidRequest, JobConflict, LeaseLost, RunFailure, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.fleet import Fleet
+from orchestrator.isolation import KillablePool
 from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording
 from orchestrator.ledger import Ledger
@@ -381,6 +382,11 @@ class Orchestrator:
     def running(self) -> Collection[str]:
         """Ids of the jobs that run here now."""
         return self._lives.running
+
+    @property
+    def pool(self) -> KillablePool:
+        """Processes for work that may have to be killed; closed with this."""
+        return self._equipment.pool()
 
     def cancel(self, job_id: str) -> bool:
         """Ends a job that runs here, with its best answer so far; False if none of that id does."""

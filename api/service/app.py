@@ -9,17 +9,21 @@ from fastapi import FastAPI
 from orchestrator.api.service import batches, catalogue, events, health, jobs
 from orchestrator.api.service.dashboard.router import router as dashboard_router
 from orchestrator.api.service.errors import install_error_handlers
+from orchestrator.api.service.observing import Observing
+from orchestrator.api.service.openai import router as openai_router
+from orchestrator.api.service.security import usage
 from orchestrator.api.service.security.door import secure
 from orchestrator.api.service.security.gate import Gate
 from orchestrator.api.service.service import Service
 
 
-def create_app(service: Service, *, gate: Gate | None = None) -> FastAPI:
+def create_app(service: Service, *, gate: Gate | None = None, observing: Observing | None = None) -> FastAPI:
     """The application.
 
     Args:
         service: Open; whoever opened it closes it.
         gate: Who is let in; one over the service's store by default.
+        observing: What watches the process, and is one of the service's observers; None for no metrics.
     """
     app = FastAPI(
         title="ttc-orchestrator",
@@ -28,9 +32,12 @@ def create_app(service: Service, *, gate: Gate | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.gate = gate or Gate(service.orchestrator.store, cache_s=service.settings.key_cache_s)
-    for module in (jobs, events, batches, catalogue, health):
+    for module in (jobs, events, batches, catalogue, health, usage):
         app.include_router(module.router)
+    app.include_router(openai_router)
     app.include_router(dashboard_router)
     install_error_handlers(app)
     secure(app, app.state.gate, service.settings)
+    if observing is not None:
+        observing.install(app, service.orchestrator.store, service.settings)
     return app

@@ -48,6 +48,7 @@ _WORDS = {
     429: "Too many requests; Retry-After says when to ask again",
     500: "A bug",
     501: "An optional package is not installed here",
+    502: "A model could not be run, or stopped in the middle of a reply",
     503: "The store fails, or the service is being stopped; try again",
 }
 _ALWAYS = (400, 401, 403, 429, 500, 503)

@@ -1,0 +1,105 @@
+"""Follows one job for a client: gathers what will be needed when it ends, and shows text that is the answer's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from orchestrator.api.service.openai.live_text import LiveText, Piece
+from orchestrator.api.service.openai.planning import Plan
+from orchestrator.errors import ServiceStopping
+from orchestrator.events import Event
+from orchestrator.job import Result
+
+Json = dict[str, Any]  # Any: JSON values
+
+
+class Shown(NamedTuple):
+    """More text of a choice."""
+
+    place: int
+    piece: Piece
+
+
+class Watch:
+    """Takes a job's events, in order.
+
+    Args:
+        plan: What was asked for.
+
+    Attributes:
+        job_id: Once the job has started.
+        result: Once it has ended.
+        logprobs: Of each choice whose text came in deltas.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.job_id = ""
+        self.result: Result | None = None
+        self.logprobs: list[list[Json]] = []
+        self._plan = plan
+        self._texts: dict[str, LiveText] = {}
+        self._places: dict[str, int] = {}
+        self._position: int | None = None
+
+    @property
+    def ended(self) -> Result:
+        """How the job ended.
+
+        Raises:
+            ServiceStopping: It did not, and will not.
+        """
+        if self.result is None:
+            raise ServiceStopping("the service was stopped before the reply was complete; try again")
+        return self.result
+
+    def take(self, event: Event) -> list[Shown]:
+        """What an event adds to the choices that may be shown while they are generated.
+
+        Raises:
+            EngineFailed: What has been shown is not true any more.
+        """
+        if event.kind == "started":
+            self.job_id = event.data["job_id"]
+        elif event.kind == "result":
+            self.result = event.data["result"]
+        elif event.kind == "begin" and self._position is None and _is_expand(event.data):
+            self._position = event.data["a"]
+        elif event.kind == "delta" and self._plan.streams_live:
+            return list(self._take_delta(event.data))
+        return []
+
+    def rest(self, index: int, whole: str) -> Piece:
+        """What has not been shown of a choice.
+
+        Raises:
+            EngineFailed: Something else has been shown.
+        """
+        return self._text_of(index).rest(whole)
+
+    def _take_delta(self, data: Json) -> Iterator[Shown]:
+        position, _, place = data["node"].partition(".")
+        if position != str(self._position):
+            return  # not a reply to the conversation itself
+        index = int(place)
+        text = self._text_of(index)
+        if data.get("starts_over"):
+            text.start_over()
+            return
+        piece = text.take(data["text"], data.get("logprobs", ()))
+        self._note(index, piece)
+        if piece.text:
+            yield Shown(index, piece)
+
+    def _text_of(self, index: int) -> LiveText:
+        return self._texts.setdefault(str(index), LiveText(self._plan.form.stop))
+
+    def _note(self, index: int, piece: Piece) -> None:
+        while len(self.logprobs) <= index:
+            self.logprobs.append([])
+        self.logprobs[index] += piece.logprobs
+
+
+def _is_expand(row: Json) -> bool:
+    action = row.get("action")
+    return isinstance(action, dict) and action.get("type") == "Expand"
