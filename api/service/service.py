@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Self
 from orchestrator.api.service.chats import Chats
 from orchestrator.api.service.following import Followers
 from orchestrator.api.service.live import LiveEvents
+from orchestrator.api.service.observing.context import trace_labels
 from orchestrator.api.service.requests import JobRequest
 from orchestrator.api.service.security.payments import priced
 from orchestrator.api.service.security.principal import Principal
@@ -218,7 +219,7 @@ class Service:
             sampling=None if request.sampling is None else request.sampling.sampling(),
             max_sample_tokens=request.max_sample_tokens,
             seed=request.seed,
-            labels=request.labels,
+            labels=trace_labels() | request.labels,
             form=form,
             cache_salt=who.cache_salt,
         )

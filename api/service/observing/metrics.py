@@ -1,0 +1,170 @@
+"""All metrics of the service, declared once, and where they are read: ``/metrics``.
+
+Counters add up over processes and restarts as Prometheus expects. No label holds an id, a tenant or a text of a caller.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from orchestrator.store import JobState
+
+DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""Where processes that share a port keep their counts, so that each can tell those of all."""
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
+_TOKENS = ("role", "model")
+
+
+class Metrics:
+    """The metrics of one process.
+
+    Attributes:
+        jobs: Jobs that ended, by policy and state.
+        stops: Why they ended.
+        limits: Which cap bound first, where one did.
+        running: Jobs that run in this process.
+        job_seconds: How long they ran.
+        first_answer: From a job's creation to the first token of its answer.
+        queue_wait: From a job's creation to its start.
+        tokens: Tokens by role and model of who read or wrote them; ``kind`` is prompt, cached_prompt or output.
+        lost_tokens: Tokens that were paid for and lost when a process died.
+        recomputed_tokens: Tokens that engines computed again since their cache had given them up.
+        model_calls: Sequences sampled and forward passes asked for.
+        spend: US dollars.
+        kv_logical, kv_unique: Tokens of trees as if no prefix were shared, and with shared ones counted once.
+        verifier_calls: Trajectories scored.
+        verifier_agreement: Whether the answer a verifier scored highest was the job's.
+        engine_failures: Samples that failed for good, by error.
+        engine_retries: Samples that were sent again.
+        http_requests: By method, route and status.
+        http_seconds: From the request to the end of its response.
+        http_open: Requests that are being answered.
+    """
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the package has no types there
+        self.registry = registry = CollectorRegistry()
+        self.jobs = Counter("ttc_jobs_total", "Jobs that ended", ["policy", "state"], registry=registry)
+        self.stops = Counter("ttc_stops_total", "Why jobs ended", ["policy", "reason"], registry=registry)
+        self.limits = Counter("ttc_limits_total", "First cap that bound", ["limit"], registry=registry)
+        self.running = Gauge("ttc_running_jobs", "Jobs that run here", registry=registry, multiprocess_mode="livesum")
+        self.job_seconds = Histogram(
+            "ttc_job_wall_seconds", "Running time of jobs", ["policy"], registry=registry, buckets=_SECONDS
+        )
+        self.first_answer = Histogram(
+            "ttc_first_answer_token_seconds",
+            "From creation to the answer's first token",
+            ["policy"],
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.queue_wait = Histogram(
+            "ttc_queue_wait_seconds", "From creation to start", registry=registry, buckets=_SECONDS
+        )
+        self.tokens = Counter("ttc_tokens_total", "Tokens", [*_TOKENS, "kind"], registry=registry)
+        self.lost_tokens = Counter("ttc_lost_tokens_total", "Paid for by processes that died", registry=registry)
+        self.recomputed_tokens = Counter("ttc_recomputed_tokens_total", "Computed once more", registry=registry)
+        self.model_calls = Counter("ttc_model_calls_total", "Samples and forward passes", _TOKENS, registry=registry)
+        self.spend = Counter("ttc_spend_usd_total", "US dollars", _TOKENS, registry=registry)
+        self.kv_logical = Counter("ttc_kv_logical_tokens_total", "As if no prefix were shared", registry=registry)
+        self.kv_unique = Counter("ttc_kv_unique_tokens_total", "Shared prefixes counted once", registry=registry)
+        self.verifier_calls = Counter("ttc_verifier_calls_total", "Trajectories", ["verifier"], registry=registry)
+        self.verifier_agreement = Counter(
+            "ttc_verifier_agreement_total",
+            "Best-scored and final answer",
+            ["verifier", "agrees"],
+            registry=registry,
+        )
+        self.engine_failures = Counter("ttc_engine_failures_total", "Failed samples", ["code"], registry=registry)
+        self.engine_retries = Counter("ttc_engine_retries_total", "Samples sent again", ["role"], registry=registry)
+        self.http_requests = Counter(
+            "ttc_http_requests_total", "HTTP requests", ["method", "route", "status"], registry=registry
+        )
+        self.http_seconds = Histogram(
+            "ttc_http_request_seconds", "HTTP requests", ["method", "route"], registry=registry, buckets=_SECONDS
+        )
+        self.http_open = Gauge(
+            "ttc_http_open_requests", "Being answered", registry=registry, multiprocess_mode="livesum"
+        )
+        self.build = Gauge("ttc_build_info", "Always 1", ["version"], registry=registry, multiprocess_mode="mostrecent")
+        self.build.labels(version("ttc-orchestrator")).set(1)
+        if DIRECTORY_VARIABLE not in os.environ:
+            ProcessCollector(registry=registry)
+
+    def names(self) -> set[str]:
+        """Names of all series that can appear, as PromQL writes them; those of the process itself left out."""
+        own = [value for value in vars(self).values() if isinstance(value, MetricWrapperBase)]
+        families = [family for metric in own for family in metric.describe()]
+        return {name for family in families for name in _series(family)} | {_QUEUE}
+
+    def exposition(self, counts: dict[JobState, int] | None) -> bytes:
+        """The text that Prometheus reads.
+
+        Args:
+            counts: Jobs in the store by state; None if the store cannot say.
+        """
+        registry = self.registry
+        if DIRECTORY_VARIABLE in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # as above
+        text = generate_latest(registry)
+        if counts is not None:
+            once = CollectorRegistry()
+            once.register(_Queue(counts))
+            text += generate_latest(once)
+        return text
+
+
+_QUEUE = "ttc_queue_jobs"
+
+
+class _Queue(Collector):
+    """Unfinished jobs in the store, as they were a moment ago."""
+
+    def __init__(self, counts: dict[JobState, int]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(_QUEUE, "Unfinished jobs in the store, of all processes", labels=["state"])
+        for state in JobState:
+            if not state.is_terminal:
+                family.add_metric([state.value], self._counts.get(state, 0))
+        yield family
+
+
+def _series(family: Metric) -> list[str]:
+    if family.type == "counter":
+        return [f"{family.name}_total"]
+    if family.type == "histogram":
+        return [f"{family.name}{suffix}" for suffix in ("_bucket", "_count", "_sum")]
+    return [family.name]
+
+
+def share_between_processes() -> str:
+    """Has the processes that this one starts keep their counts in one folder; call it before they start.
+
+    Returns:
+        The folder; the one that ``PROMETHEUS_MULTIPROC_DIR`` names, else a new one.
+    """
+    if DIRECTORY_VARIABLE not in os.environ:
+        os.environ[DIRECTORY_VARIABLE] = tempfile.mkdtemp(prefix="ttc-metrics-")
+    return os.environ[DIRECTORY_VARIABLE]
