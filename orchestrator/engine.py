@@ -140,6 +140,8 @@ class GenerateRequest:
         cache_salt: Requests with different salts never share cached prefixes (tenants).
         priority: Smaller is served first.
         deadline_s: Seconds from now after which the reply is worthless; None for no limit.
+        max_unread_tokens: An engine that runs ahead of its reader does so by at most this many tokens per sample, and
+            puts at most half as many into a delta; `MAX_UNREAD_TOKENS`, or less when there is another reader between.
     """
 
     request_id: str
@@ -156,6 +158,7 @@ class GenerateRequest:
     cache_salt: str = ""
     priority: int = 0
     deadline_s: float | None = None
+    max_unread_tokens: int = MAX_UNREAD_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ def main(life_fd: int) -> NoReturn:
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.dup2(2, 1)  # what the called functions print goes to stderr
-    _die_with(life_fd)
+    die_with(life_fd)
     setup = pickle.loads(_read_frame(requests))  # noqa: S301  # from our own parent
     sys.path[:] = setup["sys_path"]
     if setup["memory_bytes"] is not None:
@@ -69,7 +69,7 @@ def _described(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, message
 
 
-def _die_with(life_fd: int) -> None:
+def die_with(life_fd: int) -> None:
     """Has the kernel kill this process group when the parent's end of the pipe closes, whatever runs then.
 
     Unlike PR_SET_PDEATHSIG this does not fire when only the thread that started the worker ends.

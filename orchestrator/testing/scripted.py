@@ -142,7 +142,7 @@ class ScriptedEngine:
             self.log.append(request)
         prefilled = self._admit(request)
         fault = self._fault(call, request)
-        live = self._begin(fault)
+        live = self._begin(fault, most_tokens=request.max_unread_tokens)
         self._live[request.request_id] = live
         self._counters.requests += 1
         try:
@@ -281,12 +281,12 @@ class ScriptedEngine:
         self._deaths_left -= 1
         return Fault(message="the scripted engine is down")
 
-    def _begin(self, fault: Fault | None) -> LiveRequest:
+    def _begin(self, fault: Fault | None, *, most_tokens: int = MAX_UNREAD_TOKENS) -> LiveRequest:
         return LiveRequest(
             model=self._description.name,
             latency=self._latency,
             clock=self._clock,
-            tokens_per_delta=self._tokens_per_delta,
+            tokens_per_delta=min(self._tokens_per_delta, most_tokens),
             fault=fault,
         )
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from orchestrator.cost import TokenPrices
 from orchestrator.engine import (
+    MAX_UNREAD_TOKENS,
     Capability,
     Embeddings,
     EngineHealth,
@@ -118,7 +119,9 @@ class LlamaCppEngine:
         try:
             prompt = await self._prompt_ids(request.prompt)
             self._require_room(len(prompt))
-            stream = EventStream(len(request.samples), on_room=self._mailbox.wake)
+            stream = EventStream(
+                len(request.samples), max_unread_tokens=request.max_unread_tokens, on_room=self._mailbox.wake
+            )
             job = GenerationJob(
                 request,
                 prompt,
@@ -306,6 +309,7 @@ class LlamaCppEngine:
                 raise InvalidRequest("max_tokens must be at least 1", field="max_tokens", value=spec.max_tokens)
         if request.json_schema is not None and request.grammar is not None:
             raise InvalidRequest("give either json_schema or grammar, not both", field="grammar", value=request.grammar)
+        require_range("max_unread_tokens", request.max_unread_tokens, 1, MAX_UNREAD_TOKENS)
         require_range("num_logprobs", request.num_logprobs, 0, self._model.vocabulary.size)
 
     def _guards(self, request: GenerateRequest) -> list[GrammarGuard | None]:

@@ -43,6 +43,7 @@ class Writing(Task):
         self.guard = guard
         self.num_top = max([request.num_logprobs, *(monitor.num_logprobs for monitor in request.monitors)])
         self._limit = limit
+        self._delta_tokens = max(1, min(_DELTA_TOKENS, request.max_unread_tokens // 2))
         self._text = SampleText(stop=request.stop, monitors=request.monitors)
         self._ids: list[int] = []
         self._tops: list[TopTokens] = []
@@ -124,8 +125,8 @@ class Writing(Task):
             self.guard.free()
 
     def flush(self, now: float) -> None:
-        """Sends a delta if one is due: the first token at once, then every 16 tokens or 50 ms."""
-        if self._unsent >= _DELTA_TOKENS or (self._unsent and now - self._sent_at >= _DELTA_S):
+        """Sends a delta if one is due: the first token at once, then every 16 tokens (or fewer) or 50 ms."""
+        if self._unsent >= self._delta_tokens or (self._unsent and now - self._sent_at >= _DELTA_S):
             self._send(now)
 
     def _send(self, now: float) -> None:

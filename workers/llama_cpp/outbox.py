@@ -23,10 +23,13 @@ class EventStream:
 
     Args:
         num_samples: Samples of the request.
+        max_unread_tokens: How far each of them may run ahead of the reader.
         on_room: Called on the loop when a sample that was held may go on.
     """
 
-    def __init__(self, num_samples: int, *, on_room: Callable[[], None]) -> None:
+    def __init__(
+        self, num_samples: int, *, max_unread_tokens: int = MAX_UNREAD_TOKENS, on_room: Callable[[], None]
+    ) -> None:
         self.loop = asyncio.get_running_loop()
         self.produced = [0] * num_samples  # tokens sampled; written by the thread
         self._taken = [0] * num_samples  # tokens read; written by the loop
@@ -34,11 +37,12 @@ class EventStream:
         self._arrived = asyncio.Event()
         self._error: Exception | None = None
         self._is_closed = False
+        self._max_unread_tokens = max_unread_tokens
         self._on_room = on_room
 
     def is_full(self, index: int) -> bool:
         """Whether the reader is so far behind that the sample must wait."""
-        return self.produced[index] - self._taken[index] >= MAX_UNREAD_TOKENS
+        return self.produced[index] - self._taken[index] >= self._max_unread_tokens
 
     def deliver(self, events: Sequence[GenerationEvent], *, is_last: bool, error: Exception | None) -> None:
         """On the loop: more events; ``is_last`` closes the stream, with ``error`` if there is one."""
