@@ -4,6 +4,7 @@ import { dots, edges, nodeGroup } from "./drawing.js";
 import { columnOf, fitted, place, SIZES, widthOf } from "./places.js";
 
 const MARGIN = 500; // pixels beyond the visible part that are drawn as well
+const LEAST_HEIGHT = 120; // pixels, of a tree that is seen as a whole
 const MOST_MARKS = 1500; // beyond these, nodes are dots
 
 function isWithin(inner, outer) {
@@ -29,6 +30,7 @@ export class TreeView {
     this.current = trace.roots[0]; // the node that has, or would get, the focus
     this.opened = null;
     this.area = null; // what is drawn
+    this.numNodes = 0; // when it was laid out, folded ones included
     this.#listen();
   }
   #visibleArea() {
@@ -39,7 +41,8 @@ export class TreeView {
   layOut() {
     const { box, heads, trace } = this;
     this.size = fitted(this.chosenSize, box.clientWidth, trace.depth);
-    this.laid = place(this, this.height());
+    this.laid = place(this, Math.max(LEAST_HEIGHT, this.height()));
+    this.numNodes = trace.nodes.size - trace.roots.length;
     this.isLaid = new Set(this.laid.shown);
     this.levels = Array.from({ length: trace.depth + 1 }, () => []);
     for (const node of this.laid.shown) this.levels[node.depth].push(node);
@@ -79,7 +82,7 @@ export class TreeView {
       svg.append(group);
     }
     if (hadFocus) this.groups.get(this.current).focus({ preventScroll: true });
-    const all = trace.nodes.size - trace.roots.length;
+    const all = this.numNodes;
     const numThere = there.filter((node) => node.up).length;
     const number = numThere === all ? counted(all, "node", "nodes") : `${whole(numThere)} of ${counted(all, "node", "nodes")}`;
     this.shown.textContent = isCrowded ? `${number}, too many for marks: drawn as dots` : number;

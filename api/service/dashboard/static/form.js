@@ -1,7 +1,7 @@
 // The form for a new job.
 import { call, newIdempotencyKey } from "./api.js";
 import { draft } from "./draft.js";
-import { element } from "./page/basics.js";
+import { counted, element } from "./page/basics.js";
 import { fieldOf, read, shown } from "./params.js";
 import { failed, loading } from "./states.js";
 
@@ -49,7 +49,7 @@ class Form {
     this.form = element("form", { class: "new", novalidate: "", autocomplete: "off" },
       element("h1", {}, "New job"),
       element("section", { class: "card problem-card" }, this.problem.element, this.alert, element("p", { class: "buttons" }, this.send, element("span", { class: "hint" }, "Ctrl + Enter submits"))),
-      part("How to spend it", this.policy.element, this.about, this.params),
+      part("How to spend it", this.policy.element, this.about, this.more),
       part("Budget", element("p", { class: "hint" }, "Empty: no cap of yours. The service may set lower ones."), element("div", { class: "grid" }, ...this.budget.map((field) => field.element))),
       part("Reading and checking answers", element("div", { class: "grid" }, this.verifier.element, this.answer.element, this.seed.element)));
     this.form.addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
@@ -72,6 +72,8 @@ class Form {
     this.policy = shown("f-policy", "Policy", select, "The algorithm that decides what to sample, score and keep.");
     this.about = element("p", { class: "about" });
     this.params = element("div", { class: "grid" });
+    this.number = element("summary");
+    this.more = element("details", { ...(window.innerWidth > 992 ? { open: "" } : {}) }, this.number, this.params);
     this.budget = BUDGET.map(([name, label, type, help]) => {
       const input = element("input", { id: `f-${name}`, type: "text", inputmode: type === "number" ? "decimal" : "numeric", placeholder: "no cap" });
       input.value = draft.budget[name] ?? "";
@@ -102,6 +104,7 @@ class Form {
     const parameters = (policy?.parameters ?? []).filter((parameter) => parameter.name !== "verifier");
     this.fields = parameters.map((parameter) => fieldOf(parameter, { id: `f-param-${parameter.name}`, value: draft.params[parameter.name] ?? "" }));
     this.params.replaceChildren(...this.fields.map((field) => field.element));
+    this.number.textContent = counted(this.fields.length, "parameter", "parameters");
     if (this.fields.length === 0) this.params.replaceChildren(element("p", { class: "hint" }, policy ? "This policy has no parameters." : "Choose a policy to set its parameters."));
     this.verifier.element.hidden = Boolean(policy) && (facts.verifier ?? "none") === "none";
     this.#confidence(facts);

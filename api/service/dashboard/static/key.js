@@ -22,10 +22,8 @@ export function setUpKey(onChange) {
     onChange();
   };
   byId("key-button").addEventListener("click", askForKey);
-  byId("key-save").addEventListener("click", () => use(byId("key-input").value.trim()));
   byId("key-forget").addEventListener("click", () => use(""));
-  byId("key-input").addEventListener("keydown", (event) => {
-    if (event.key !== "Enter") return;
+  byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     use(byId("key-input").value.trim());
   });

@@ -53,6 +53,7 @@ export class Panel {
     this.waiting = new WaitingCard(id("h-waiting"), this.jobId, () => this.#setState("queued"));
     this.stream = element("p", { class: "stream", role: "status" });
     this.tail = element("p", { class: "tail", "aria-hidden": "true", dir: "auto" });
+    this.tail.hidden = isOver(this.job.state);
     this.tree.parts.now.after(this.tail);
     this.element.replaceChildren(this.stream, this.waiting.section, this.answer.section, this.votes.section, this.spend.section, this.tree.section);
     this.tree.show();
@@ -131,8 +132,7 @@ export class Panel {
     this.#tick();
     const writing = this.usage.writing;
     const last = [...writing.values()].pop();
-    this.tail.textContent = isOver(job.state) ? "" : writing.size > 0 ? `writing ${whole(writing.size)}, ${whole(this.usage.tokensInFlight)} tokens: ${last.tail.slice(-160)}` : " ";
-    this.tail.hidden = isOver(job.state);
+    this.tail.textContent = isOver(job.state) ? " " : writing.size > 0 ? `writing ${whole(writing.size)}, ${whole(this.usage.tokensInFlight)} tokens: ${last.tail.slice(-160)}` : " ";
     if (growth.numLeftOut > 0) this.stream.textContent = `Only the first ${whole(MOST_NODES)} nodes are shown; ${whole(growth.numLeftOut)} more are not.`;
   }
   #tick() {

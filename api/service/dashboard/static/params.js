@@ -5,9 +5,9 @@ import { element } from "./page/basics.js";
 /** One field: `element`, and `value()`, which is undefined if it is empty. */
 export function fieldOf({ name, type, default: usual, range = "", meaning = "" }, { id, value = "" }) {
   const choices = choicesOf(type);
-  const input = choices ? select(id, choices, usual) : textInput(id, type, usual, range);
+  const input = choices ? select(id, choices, usual) : textInput(id, type, usual);
   input.value = value;
-  const help = [meaning, range && `Range: ${range}.`, `Default: ${usual}.`].filter(Boolean).join(" ");
+  const help = [meaning && `${meaning}.`, range && `Range: ${range}.`].filter(Boolean).join(" ");
   return { name, ...shown(id, name, input, help), value: () => read(input.value.trim(), type) };
 }
 /** A labelled input with its help and a place for what is wrong with it. */
@@ -32,11 +32,11 @@ function select(id, choices, usual) {
   const options = choices.map((choice) => element("option", { value: choice }, choice));
   return element("select", { id }, element("option", { value: "" }, `default (${unquoted(usual)})`), ...options);
 }
-function textInput(id, type, usual, range) {
+function textInput(id, type, usual) {
   const isWhole = type.startsWith("whole number"), isNumber = isWhole || type.startsWith("number");
   const input = element("input", { id, type: "text", placeholder: unquoted(usual), autocomplete: "off", spellcheck: "false" });
   if (isNumber) input.setAttribute("inputmode", isWhole ? "numeric" : "decimal");
-  if (range) input.title = range;
+  input.title = `default: ${usual}`;
   return input;
 }
 function unquoted(text) {

@@ -20,7 +20,8 @@ export class SpendCard {
     });
     this.caps.replaceChildren(...(bars.length > 0 ? bars : [element("p", { class: "hint" }, "This job has no caps.")]));
     this.facts.replaceChildren();
-    for (const [name, words] of numbers(usage)) addFact(this.facts, name, words);
+    const capped = new Set(caps.map((cap) => CAPS[cap].name));
+    for (const [name, words] of numbers(usage)) if (!capped.has(name)) addFact(this.facts, name, words);
   }
 }
 /** What is worth saying of a usage: (name, words). */
@@ -29,7 +30,7 @@ export function numbers(usage) {
     ["output tokens", whole(usage.output_tokens ?? 0)],
     ["total tokens", whole(totalTokens(usage))],
     ["model calls", whole(usage.model_calls ?? 0)],
-    ["price", dollars(usd(usage))],
+    ["US dollars", dollars(usd(usage))],
     ["time", duration(usage.wall_s ?? 0)],
   ];
   if (usage.flops) shown.push(["compute", flops(usage.flops)]);

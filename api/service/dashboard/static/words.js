@@ -24,7 +24,8 @@ export function usd(usage) {
   return (usage.picodollars ?? 0) / 1e12;
 }
 export function dollars(value) {
-  return value === 0 || value >= 1 ? `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}` : `$${Number(value.toPrecision(3))}`;
+  const digits = value === 0 || value >= 1 ? 2 : Math.max(2, 2 - Math.floor(Math.log10(value)));
+  return `$${value.toLocaleString("en", { minimumFractionDigits: 2, maximumFractionDigits: Math.min(12, digits) })}`;
 }
 export function flops(value) {
   for (const [factor, prefix] of [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"]]) {
