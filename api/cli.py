@@ -26,6 +26,7 @@ SUMMARIES = {
     "engines": "Describe the engines that run models.",
     "jobs": "List, show, resume and remove jobs.",
     "keys": "Make, list and revoke API keys of the service.",
+    "mcp": "Serve the Model Context Protocol, for agents.",
     "models": "Get the model files that run on this machine.",
     "policies": "Describe the policies: how a budget is spent.",
     "replay": "Run a job again from its journal, without a model.",
