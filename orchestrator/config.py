@@ -73,6 +73,8 @@ class ServiceSettings(BaseModel):
     header_timeout_s: float = Field(10.0, gt=0, description="A request's headers have to arrive within")
     max_json_depth: int = Field(64, ge=8, le=500, description="Deepest nesting of JSON that is sent")
     max_json_items: int = Field(100_000, ge=1000, description="Most keys and elements of JSON that is sent")
+    allows_patterns: bool = Field(False, description="Callers may give regex: answers; each pattern costs a process")
+    log: Literal["auto", "json", "file"] = Field("auto", description="auto: JSON on stderr unless it is a terminal")
     metrics_access: Literal["loopback", "token", "open"] = Field("loopback", description="Who may read /metrics")
     metrics_token: SecretStr | None = Field(None, description="Bearer token of those who read /metrics, for 'token'")
 

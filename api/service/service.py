@@ -19,6 +19,7 @@ from orchestrator.api.service.observing.context import trace_labels
 from orchestrator.api.service.requests import JobRequest
 from orchestrator.api.service.security.payments import priced
 from orchestrator.api.service.security.principal import Principal
+from orchestrator.api.service.security.wishes import check_wishes
 from orchestrator.asking import CheckedJob
 from orchestrator.budget import UNLIMITED, Budget
 from orchestrator.config import ServiceSettings
@@ -208,6 +209,8 @@ class Service:
 
     def _checked(self, who: Principal, request: JobRequest, form: ReplyForm, budget: Budget) -> CheckedJob:
         turns = request.messages
+        allows_patterns = self.settings.allows_patterns
+        check_wishes(policy=request.policy, answer=request.answer, allows_patterns=allows_patterns)
         return self.orchestrator.check(
             request.text(),
             policy=request.policy,
