@@ -59,7 +59,7 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
         self._documents = {}
         self._jobs: dict[str, _Job] = {}
         self._ids: list[str] = []  # sorted
-        self._queued: list[tuple[tuple[float, ...], str]] = []  # sorted
+        self._queued: dict[str, list[tuple[tuple[float, ...], str]]] = {}  # by tenant; sorted, none is empty
         self._running: set[str] = set()
         self._counts: Counter[tuple[str, JobState]] = Counter()
         self._by_key: dict[tuple[str, str], str] = {}
@@ -112,16 +112,17 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
         self._check_open()
         end = len(self._ids) if before is None else bisect.bisect_left(self._ids, before)
         found: list[JobRecord] = []
-        for place in reversed(range(end)):
-            if len(found) >= limit:
-                break
+        for place in reversed(range(end if limit > 0 else 0)):
             job = self._jobs[self._ids[place]]
+            record = job.record
             if (
-                state in {None, job.record.state}
-                and tenant in {None, job.record.tenant}
-                and batch in {None, job.record.batch}
+                (state is None or record.state is state)
+                and (tenant is None or record.tenant == tenant)
+                and (batch is None or record.batch == batch)
             ):
                 found.append(_record(job))
+                if len(found) >= limit:
+                    break
         return found
 
     async def claim(self, job_id: str, owner: str, *, lease_s: float, force: bool = False) -> int:
@@ -212,14 +213,16 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
             else:
                 num_running[job.record.tenant] += 1
 
-        def may_be_taken(job_id: str) -> bool:
-            return most_per_tenant is None or num_running[self._jobs[job_id].record.tenant] < most_per_tenant
-
-        waiting = [(place_in_queue(self._jobs[job_id].record), job_id) for job_id in lost if may_be_taken(job_id)]
-        waiting += next(([entry] for entry in self._queued if may_be_taken(entry[1])), [])
-        if not waiting:
+        firsts = (entries[0][1] for entries in self._queued.values())
+        waiting = [self._jobs[job_id].record for job_id in (*lost, *firsts)]
+        places = [
+            (place_in_queue(record), record.id)
+            for record in waiting
+            if most_per_tenant is None or num_running[record.tenant] < most_per_tenant
+        ]
+        if not places:
             return None
-        job = self._jobs[min(waiting)[1]]
+        job = self._jobs[min(places)[1]]
         epoch = self._claim(job, owner, lease_s=lease_s)
         if self._queued:
             self._waiters.tell_of_work()  # whoever else waits may have a place for the next one
@@ -277,7 +280,8 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
             assert job.record.epoch or not job.rows, f"{job_id}: rows that nobody can have written"
         assert self._ids == sorted(self._jobs), "the list of ids is wrong"
         queued = sorted((place_in_queue(record), record.id) for record in records if record.state is JobState.QUEUED)
-        assert self._queued == queued, "the queue is wrong"
+        assert sorted(entry for entries in self._queued.values() for entry in entries) == queued, "the queue is wrong"
+        assert all(entries and entries == sorted(entries) for entries in self._queued.values()), "a queue is not sorted"
         assert self._running == {record.id for record in records if record.state is JobState.RUNNING}
         assert +self._counts == Counter((record.tenant, record.state) for record in records), "the counts are wrong"
         self._shelf.check_integrity()
@@ -303,7 +307,7 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
         if record.state is JobState.RUNNING:
             self._running.add(record.id)
         elif record.state is JobState.QUEUED:
-            bisect.insort(self._queued, (place_in_queue(record), record.id))
+            bisect.insort(self._queued.setdefault(record.tenant, []), (place_in_queue(record), record.id))
             self._waiters.tell_of_work()
 
     def _leave(self, record: JobRecord) -> None:
@@ -312,7 +316,10 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
             self._running.remove(record.id)
             self._waiters.tell_of_work()  # its tenant may have another one running
         elif record.state is JobState.QUEUED:
-            del self._queued[bisect.bisect_left(self._queued, (place_in_queue(record), record.id))]
+            entries = self._queued[record.tenant]
+            del entries[bisect.bisect_left(entries, (place_in_queue(record), record.id))]
+            if not entries:
+                del self._queued[record.tenant]
 
     def _check_open(self) -> None:
         if self._is_closed:

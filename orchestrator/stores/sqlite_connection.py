@@ -1,4 +1,4 @@
-"""Opening an SQLite file as a store: its schema and version, and what SQLite's errors mean for people."""
+"""Opening an SQLite file as a store: its kind and version, and what SQLite's errors mean for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestrator.errors import StoreFailed
-from orchestrator.store import SCHEMA_VERSION
+from orchestrator.stores import sqlite_schema
 
 Durability = Literal["process", "power"]
 
@@ -17,30 +17,6 @@ BUSY_TIMEOUT_S = 15.0
 """How long one process waits for another that is writing."""
 _APPLICATION_ID = 0x74746331  # "ttc1"
 _SYNCHRONOUS = {"process": "NORMAL", "power": "FULL"}
-
-_SCHEMA = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY,
-    spec TEXT NOT NULL,
-    state TEXT NOT NULL,
-    created_at REAL NOT NULL,
-    updated_at REAL NOT NULL,
-    epoch INTEGER NOT NULL,
-    owner TEXT,
-    result TEXT,
-    lease_s REAL NOT NULL DEFAULT 0,
-    lease_until REAL NOT NULL DEFAULT 0,
-    next_seq INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE INDEX jobs_by_state ON jobs (state, id);
-CREATE TABLE journal (
-    job_id TEXT NOT NULL,
-    seq INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    data TEXT NOT NULL,
-    PRIMARY KEY (job_id, seq)
-) WITHOUT ROWID;
-"""
 
 
 def connect(path: Path, *, durability: Durability, must_exist: bool = False) -> sqlite3.Connection:
@@ -106,15 +82,14 @@ def _prepare(connection: sqlite3.Connection, path: Path, durability: Durability)
     _use_wal(connection)
     connection.execute(f"PRAGMA synchronous={_SYNCHRONOUS[durability]}")
     connection.execute("PRAGMA journal_size_limit=67108864")
-    if _pragma(connection, "user_version") == SCHEMA_VERSION:
+    if _pragma(connection, "user_version") == sqlite_schema.VERSION:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _pragma(connection, "user_version") == 0:  # nobody else was faster
-            for statement in filter(str.strip, _SCHEMA.split(";")):
-                connection.execute(statement)
+        version = _pragma(connection, "user_version")
+        if version < sqlite_schema.VERSION:  # nobody else was faster
+            sqlite_schema.upgrade(connection, version=version)
             connection.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
     except sqlite3.Error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -129,10 +104,10 @@ def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreFailed(
             f"the store {str(path)!r} is an SQLite database of another program; choose another path", path=str(path)
         )
-    if version > SCHEMA_VERSION:
+    if version > sqlite_schema.VERSION:
         raise StoreFailed(
             f"the store {str(path)!r} was written by a later version of ttc (schema {version}, this one knows "
-            f"{SCHEMA_VERSION}); upgrade ttc-orchestrator",
+            f"{sqlite_schema.VERSION}); upgrade ttc-orchestrator",
             path=str(path),
             schema_version=version,
         )

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InvalidRequest, LeaseLost, StoreFailed
-from orchestrator.store import SCHEMA_VERSION, JobRecord, JournalRow
+from orchestrator.store import JobRecord, JournalRow
 from orchestrator.stores import MemoryStore, SqliteStore, default_store_path, new_job_id, open_store
+from orchestrator.stores.sqlite_schema import VERSION
 
 ROW = JournalRow(0, "mark", {})
 
@@ -67,11 +68,11 @@ async def test_a_store_of_a_later_version_is_refused_by_number(tmp_path: Path) -
     path = tmp_path / "jobs.sqlite"
     await SqliteStore(path).aclose()
     with sqlite3.connect(path) as connection:
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION + 1}")
+        connection.execute(f"PRAGMA user_version={VERSION + 1}")
     connection.close()
     with pytest.raises(StoreFailed) as caught:
         SqliteStore(path)
-    assert caught.value.fields()["schema_version"] == SCHEMA_VERSION + 1
+    assert caught.value.fields()["schema_version"] == VERSION + 1
     assert "upgrade" in str(caught.value)
 
 
@@ -248,7 +249,7 @@ async def test_stores_are_opened_by_what_names_them(tmp_path: Path, monkeypatch:
         assert isinstance(store, SqliteStore)
         assert store.path == path
         await store.aclose()
-    for value in ("redis://host", "", "sqlite:", "a\0b"):
+    for value in ("postgres://host", "", "sqlite:", "a\0b"):
         with pytest.raises(InvalidRequest):
             await open_store(value)
 
