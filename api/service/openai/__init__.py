@@ -1,5 +1,8 @@
 """OpenAI's API over the service: chat completions, models, responses."""
 
-from orchestrator.api.service.openai.router import router
+from orchestrator.api.service.openai import chat, responses
 
-__all__ = ["router"]
+ROUTERS = (chat.router, responses.router)
+"""Of all its endpoints."""
+
+__all__ = ["ROUTERS"]

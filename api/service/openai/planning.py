@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from orchestrator import registry
 from orchestrator.api.service.openai.effort import width_of, width_param
@@ -62,16 +65,22 @@ class Plan:
         return {"from": source, **self.job.sampling.model_dump()}
 
 
-async def planned_by(service: Service, wish: Wish) -> Plan:
-    """The job by which a service grants a wish.
+async def planned_by(service: Service, wish: Callable[[], Wish]) -> Plan:
+    """The job by which a service grants what a request says.
 
     Raises:
         CallerError: It cannot.
     """
     orchestrator = service.orchestrator
-    if wish.json_schema is not None:
-        await check_schema(wish.json_schema, orchestrator.pool)
-    return plan(wish, orchestrator.fleet, orchestrator.settings)
+    try:
+        planned = plan(wish(), orchestrator.fleet, orchestrator.settings)
+    except ValidationError as error:  # parts that are right by themselves and too much together
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise InvalidRequest(f"{field}: {problem['msg']}", field=field) from None
+    if planned.form.json_schema is not None:
+        await check_schema(planned.form.json_schema, orchestrator.pool)
+    return planned
 
 
 def plan(wish: Wish, fleet: Fleet, settings: Settings) -> Plan:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 Json = dict[str, Any]  # Any: JSON values
+STREAM: Json = {"text/event-stream": {"schema": {"type": "string"}}}
+"""The other form in which replies are sent, for the OpenAPI document."""
 
 
 class _View(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
@@ -18,7 +18,7 @@ from orchestrator.api.service.openai.chat_stream import ChatStream
 from orchestrator.api.service.openai.model_names import known_names, named
 from orchestrator.api.service.openai.planning import Plan, planned_by
 from orchestrator.api.service.openai.running import begun, ended, shown_choices, unless_left
-from orchestrator.api.service.openai.views import ChatView, ModelList, ModelView
+from orchestrator.api.service.openai.views import STREAM, ChatView, ModelList, ModelView
 from orchestrator.api.service.service import Service
 from orchestrator.api.service.streams import EventStream
 from orchestrator.api.service.strict_json import StrictRoute
@@ -26,7 +26,6 @@ from orchestrator.events import Event
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=StrictRoute)
 
-STREAM: dict[str, Any] = {"text/event-stream": {"schema": {"type": "string"}}}  # Any: OpenAPI
 _MADE_AT = 1_767_225_600
 """When our models were made, as clients insist on a date."""
 
@@ -41,7 +40,7 @@ _MADE_AT = 1_767_225_600
 )
 async def create_chat_completion(request: Request, who: Caller, service: ServiceOf, body: ChatRequest) -> Response:
     """A reply to a conversation, found within a budget; hanging up ends the work at once."""
-    planned = await planned_by(service, body.wish())
+    planned = await planned_by(service, body.wish)
     events = service.run_now(who, planned.job, form=planned.form)
     created = int(time.time())
     if not body.stream:
