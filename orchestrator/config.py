@@ -76,6 +76,7 @@ class ServiceSettings(BaseModel):
     allows_patterns: bool = Field(False, description="Callers may give regex: answers; each pattern costs a process")
     log: Literal["auto", "json", "file"] = Field("auto", description="auto: JSON on stderr unless it is a terminal")
     metrics_access: Literal["loopback", "token", "open"] = Field("loopback", description="Who may read /metrics")
+    controller_metrics_port: int | None = Field(None, ge=1, le=65535, description="Where ttc controller tells metrics")
     metrics_token: SecretStr | None = Field(None, description="Bearer token of those who read /metrics, for 'token'")
 
 

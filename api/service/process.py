@@ -17,9 +17,11 @@ from multiprocessing import parent_process
 import uvicorn
 
 from orchestrator.api.service.app import create_app
+from orchestrator.api.service.observing import Observing, log_as_json
 from orchestrator.api.service.security.connections import MAX_HEADER_BYTES, impatient_protocol
 from orchestrator.api.service.security.gate import Gate, is_loopback, must_stay_on_loopback
 from orchestrator.api.service.service import Service
+from orchestrator.api.terminal.log import is_debugging
 from orchestrator.api.terminal.options import ModelChoice
 from orchestrator.config import Settings
 from orchestrator.errors import InvalidRequest
@@ -116,7 +118,7 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
     """
     settings = serving.settings
     host: str = listener.getsockname()[0]
-    async with _opened(serving) as service:
+    async with _observed(settings) as observing, _opened(serving, observing) as service:
         store = service.orchestrator.store
         is_open = await must_stay_on_loopback(store)
         if is_open and not is_loopback(host):
@@ -127,7 +129,7 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
                 value=host,
             )
         gate = Gate(store, is_key_required=not is_loopback(host), cache_s=settings.service.key_cache_s)
-        server = _Server(_config(service, gate))
+        server = _Server(_config(service, gate, observing))
         stop = Stop()
         with _stopping(stop, is_worker=serving.is_worker):
             async with asyncio.TaskGroup() as tasks:
@@ -140,9 +142,9 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
 
 async def control(serving: Serving, *, on_ready: Callable[[Orchestrator], None]) -> int:
     """Runs queued jobs until a signal comes; returns the exit code."""
-    async with _opened(serving) as service:
+    async with _observed(serving.settings) as observing, _opened(serving, observing) as service:
         stop = Stop()
-        with _stopping(stop, is_worker=serving.is_worker):
+        with _stopping(stop, is_worker=serving.is_worker), observing.served(serving.settings.service):
             on_ready(service.orchestrator)
             await stop.wait()
             await service.drain()
@@ -150,7 +152,19 @@ async def control(serving: Serving, *, on_ready: Callable[[Orchestrator], None])
 
 
 @asynccontextmanager
-async def _opened(serving: Serving) -> AsyncIterator[Service]:
+async def _observed(settings: Settings) -> AsyncIterator[Observing]:
+    """Metrics, traces and logs of this process, as the settings and the ``OTEL_`` variables ask for them."""
+    if settings.service.log == "json" or (settings.service.log == "auto" and not sys.stderr.isatty()):
+        log_as_json(shows_details=is_debugging())
+    observing = Observing.from_environment()
+    try:
+        yield observing
+    finally:
+        await asyncio.to_thread(observing.close)
+
+
+@asynccontextmanager
+async def _opened(serving: Serving, observing: Observing) -> AsyncIterator[Service]:
     settings, choice = serving.settings, serving.models
     roles = {role: hosted_by_default(name) for role, name in (choice.roles or {}).items()}
     small, large = choice.small or settings.model, choice.large or settings.large
@@ -162,7 +176,7 @@ async def _opened(serving: Serving) -> AsyncIterator[Service]:
             store=serving.store,
             settings=settings,
         ) as orchestrator,
-        Service(orchestrator) as service,
+        Service(orchestrator, observers=observing.observers) as service,
     ):
         yield service
 
@@ -174,10 +188,10 @@ async def _end_gently(stop: Stop, service: Service, server: _Server) -> None:
     server.should_exit = True
 
 
-def _config(service: Service, gate: Gate) -> uvicorn.Config:
+def _config(service: Service, gate: Gate, observing: Observing) -> uvicorn.Config:
     settings = service.settings
     return uvicorn.Config(
-        create_app(service, gate=gate),
+        create_app(service, gate=gate, observing=observing),
         http=impatient_protocol(settings.header_timeout_s),
         ws="none",
         lifespan="off",

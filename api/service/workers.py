@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from orchestrator.api.service.observing import forget_process, shared_between_processes
 from orchestrator.api.service.process import CTRL_C, Serving, serve
 from orchestrator.api.terminal import failures
 from orchestrator.api.terminal.log import send_logs_to_file
@@ -33,7 +34,7 @@ def serve_in_processes(serving: Serving, listener: socket.socket, *, num_process
     A process that dies is started again; if one cannot even begin, all are ended with its exit code.
     """
     group = _Processes(replace(serving, is_worker=True), listener)
-    with _signals(group):
+    with _signals(group), shared_between_processes():
         for _ in range(num_processes):
             group.start()
         listener.close()
@@ -77,6 +78,8 @@ class _Processes:
     def _note_end(self, process: SpawnProcess) -> None:
         age_s = time.monotonic() - self._processes.pop(process)
         code = process.exitcode or 0
+        if process.pid is not None:
+            forget_process(process.pid)
         process.close()
         if self._signal_number is not None:
             self._exit_code = self._exit_code or max(code, 0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from fastapi import FastAPI
@@ -61,24 +62,40 @@ class Observing:
         app.include_router(metrics_router(self.metrics, store, settings))
         app.add_middleware(RequestWatch, metrics=self.metrics, tracing=self._tracing)
 
-    def serve_metrics(self, host: str, port: int) -> Callable[[], None]:
-        """Serves the metrics of a process that has no application, such as a controller.
+    @contextmanager
+    def served(self, settings: ServiceSettings) -> Iterator[None]:
+        """Serves the metrics of a process without an application, such as a controller, if a port is set for them.
 
-        Returns:
-            What ends it.
+        They are told to this machine only, unless `metrics_access` is ``open``.
 
         Raises:
-            InvalidRequest: The address cannot be used.
+            InvalidRequest: The port cannot be used, or is to be guarded by a token, which is not possible here.
         """
+        port = settings.controller_metrics_port
+        if port is None:
+            yield
+            return
+        if settings.metrics_access == "token":
+            raise InvalidRequest(
+                "a controller's metrics cannot be guarded by a token; set service.metrics_access to loopback or open",
+                field="service.metrics_access",
+            )
         from prometheus_client import start_http_server
 
+        host = "127.0.0.1" if settings.metrics_access == "loopback" else "0.0.0.0"  # noqa: S104  # as it was asked for
         try:
             server, _ = start_http_server(port, host, registry=self.metrics.registry)
         except OSError as error:
             raise InvalidRequest(
-                f"metrics cannot be served on {host}:{port}: {error.strerror}", field="metrics_port", value=port
+                f"metrics cannot be told on {host}:{port}: {error.strerror}; choose another port",
+                field="service.controller_metrics_port",
+                value=port,
             ) from error
-        return server.shutdown
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
 
     def close(self) -> None:
         """Sends the spans that are left; may take seconds, so call it in a thread where others wait."""

@@ -21,7 +21,12 @@ from orchestrator.store import JobRecord
 ACCESS_LOG = logging.getLogger("orchestrator.access")
 _JOB_LOG = logging.getLogger("orchestrator.jobs")
 
-_OWN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_OWN = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "color_message",  # uvicorn's, for terminals
+}
 _MAX_CHARS = 1000
 _MAX_FRAMES = 12
 
@@ -89,6 +94,8 @@ def log_as_json(*, level: int = logging.INFO, stream: TextIO | None = None, show
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    for name in ("httpcore", "httpx"):  # they would tell every address that is asked
+        logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").disabled = True  # `ACCESS_LOG` says more, and nothing of the path's text
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -22,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 from orchestrator.store import JobState
@@ -159,12 +160,24 @@ def _series(family: Metric) -> list[str]:
     return [family.name]
 
 
-def share_between_processes() -> str:
-    """Has the processes that this one starts keep their counts in one folder; call it before they start.
+@contextmanager
+def shared_between_processes() -> Iterator[None]:
+    """Has processes that are started inside the context keep their counts in one folder.
 
-    Returns:
-        The folder; the one that ``PROMETHEUS_MULTIPROC_DIR`` names, else a new one.
+    That is the one that ``PROMETHEUS_MULTIPROC_DIR`` names, else one of their own.
     """
-    if DIRECTORY_VARIABLE not in os.environ:
-        os.environ[DIRECTORY_VARIABLE] = tempfile.mkdtemp(prefix="ttc-metrics-")
-    return os.environ[DIRECTORY_VARIABLE]
+    if DIRECTORY_VARIABLE in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ttc-metrics-") as directory:
+        os.environ[DIRECTORY_VARIABLE] = directory
+        try:
+            yield
+        finally:
+            del os.environ[DIRECTORY_VARIABLE]
+
+
+def forget_process(pid: int) -> None:
+    """Takes what a process that has died was doing out of the gauges; its counts stay."""
+    if DIRECTORY_VARIABLE in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the package has no types there

@@ -22,14 +22,21 @@ from orchestrator.errors import Forbidden, InvalidRequest, TooLarge, TooSlow, Tt
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
+_CDN = "https://cdn.jsdelivr.net"
+_DOCS = {
+    "/docs": f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN}; connect-src 'self'; "
+    "img-src https://fastapi.tiangolo.com data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+}
+"""The framework's page of the API loads its parts from elsewhere; it shows nothing but the API's description."""
 _PROBES = frozenset({"/healthz", "/readyz"})
 _OWN_PAGE = frozenset({"same-origin", "none"})
+_POLICY = "Content-Security-Policy"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    _POLICY: "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cache-Control": "no-store",
 }
 """Of responses that say nothing else; the dashboard has a policy of its own."""
@@ -74,7 +81,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        careful_send = _with_headers(send)
+        careful_send = _with_headers(send, policy=_DOCS.get(scope["path"], _HEADERS[_POLICY]))
         try:
             await self._check_source(scope)
             receive = await self._checked_body(Headers(scope=scope), receive)
@@ -179,12 +186,14 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, *, policy: str) -> Send:
+    values = _HEADERS | {_POLICY: policy}
+
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name in _missing(headers):
-                headers.append(name, _HEADERS[name])
+                headers.append(name, values[name])
         await send(message)
 
     return send_with_headers

@@ -1,4 +1,4 @@
-"""What callers may not ask a service for, though programs may ask the library for it: code, and what costs a process."""
+"""What callers may not ask a service for, though programs may ask the library: code, and what costs a process."""
 
 from __future__ import annotations
 
