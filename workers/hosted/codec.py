@@ -133,7 +133,7 @@ def _dataclass(kind: type) -> Codec:
 
 
 def _encode_array(value: npt.NDArray[np.float32], blobs: Blobs) -> list[int]:
-    blobs.append(memoryview(np.ascontiguousarray(value, np.float32)).cast("B") if value.size else memoryview(b""))
+    blobs.append(memoryview(value.astype(np.float32, copy=False).tobytes()))
     return [len(blobs) - 1, *value.shape]
 
 
@@ -146,19 +146,25 @@ def _decode_array(data: list[int], blobs: Blobs) -> npt.NDArray[np.float32]:
 
 
 def _encode_monitor(monitor: Monitor, blobs: Blobs) -> list[Any]:
-    kind = type(monitor)
-    try:
-        if _found(sys.modules.get(kind.__module__), kind.__qualname__) is not kind or kind.__module__ == "__main__":
-            raise TypeError("its class cannot be imported by name")
-        if not dataclasses.is_dataclass(kind):
-            raise TypeError("its class is no dataclass")
-        return [kind.__module__, kind.__qualname__, encode(kind, monitor, blobs)]
-    except TypeError as error:
-        raise InvalidRequest(
-            f"the monitor {monitor!r:.100} cannot be sent to the process of a hosted engine: {error}; write it as a "
-            "dataclass of plain values at the top of a module",
-            field="monitors",
-        ) from error
+    kind: type = type(monitor)
+    reason = _why_it_stays(kind)
+    if not reason:
+        try:
+            return [kind.__module__, kind.__qualname__, encode(kind, monitor, blobs)]
+        except TypeError as error:
+            reason = str(error)
+    raise InvalidRequest(
+        f"the monitor {monitor!r:.100} cannot be sent to the process of a hosted engine: {reason}; write it as a "
+        "dataclass of plain values at the top of a module",
+        field="monitors",
+    )
+
+
+def _why_it_stays(kind: type) -> str:
+    """Why objects of a class cannot be made again in another process; empty if they can."""
+    if kind.__module__ == "__main__" or _found(sys.modules.get(kind.__module__), kind.__qualname__) is not kind:
+        return "its class cannot be imported by name"
+    return "" if dataclasses.is_dataclass(kind) else "its class is no dataclass"
 
 
 def _decode_monitor(data: list[Any], blobs: Blobs) -> Monitor:

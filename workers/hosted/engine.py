@@ -76,8 +76,8 @@ class HostedEngine:
             sent_at = asyncio.get_running_loop().time()
             link = await self._keeper.link(deadline_s=request.deadline_s, unless=live.is_cancelled)
             if link is None:
-                for event in _unserved(request, is_cancelled=live.is_cancelled.done()):
-                    yield event
+                for last in _unserved(request, is_cancelled=live.is_cancelled.done()):
+                    yield last
                 return
             if request.deadline_s is not None:
                 waited_s = asyncio.get_running_loop().time() - sent_at

@@ -70,9 +70,7 @@ class Keeper:
         is_final = deadline_s is not None and deadline_s <= wait_s
         coming = self._coming
         waited_for: set[asyncio.Future[Any]] = {coming} if unless is None else {coming, unless}  # Any: two types
-        await asyncio.wait(
-            waited_for, timeout=deadline_s if is_final else wait_s, return_when=asyncio.FIRST_COMPLETED
-        )
+        await asyncio.wait(waited_for, timeout=deadline_s if is_final else wait_s, return_when=asyncio.FIRST_COMPLETED)
         if coming.done():
             return coming.result()
         if is_final or (unless is not None and unless.done()):

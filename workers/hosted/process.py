@@ -20,7 +20,19 @@ _INHERITED = (
     "HOME", "HOSTNAME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONHASHSEED", "PYTHONPATH",
     "SHELL", "TEMP", "TMP", "TMPDIR", "TZ", "USER", "VIRTUAL_ENV", "XDG_CACHE_HOME",
 )  # fmt: skip
-_INHERITED_BEGINNINGS = ("CUDA_", "GGML_", "GOMP_", "HIP_", "KMP_", "LC_", "MKL_", "NVIDIA_", "OMP_", "OPENBLAS_", "ROCR_")
+_INHERITED_BEGINNINGS = (
+    "CUDA_",
+    "GGML_",
+    "GOMP_",
+    "HIP_",
+    "KMP_",
+    "LC_",
+    "MKL_",
+    "NVIDIA_",
+    "OMP_",
+    "OPENBLAS_",
+    "ROCR_",
+)
 _SECRETIVE = ("CREDENTIAL", "KEY", "PASSWORD", "SECRET", "TOKEN")
 _REAP_S = 5.0
 

@@ -80,9 +80,9 @@ class Host:
     def answer_at_once(self, frame: Frame, connection: Connection) -> None:
         """Carries out a call about the vocabulary, for which the parent's event loop waits."""
         _, number, name, given, named = frame.message
+        if name not in _AT_ONCE:
+            raise BadFrameError(f"{name!r:.40} is not answered at once")
         try:
-            if name not in _AT_ONCE:
-                raise BadFrameError(f"{name!r:.40} is not answered at once")
             arguments, options = called_with(name, given, named, frame.blobs)
             value = getattr(self._engine, name)(*arguments, **options)
             connection.send(["result", number, encode(METHODS[name].result, value, [])])

@@ -87,9 +87,8 @@ class VocabularyChannel:
             for _, ready in waiting.poll(1000 * remaining_s):
                 if ready & select.POLLOUT and unsent:
                     unsent = unsent[self._channel.send(unsent) :]
-                if ready & (select.POLLIN | select.POLLHUP):
-                    if (frame := self._receive()) is not None:
-                        return frame
+                if ready & (select.POLLIN | select.POLLHUP) and (frame := self._receive()) is not None:
+                    return frame
 
     def _receive(self) -> Frame | None:
         data = self._channel.recv(_READ_BYTES)
@@ -150,5 +149,3 @@ def upper_bound(prompt: Prompt, *, empty_prompt_tokens: int) -> int:
 
 def _has_ids(span: Span, tokenizer: str | None) -> bool:
     return span.token_ids is not None and tokenizer is not None and span.tokenizer == tokenizer
-
-

@@ -17,7 +17,9 @@ from orchestrator.testing.scripted_abilities import BlackBox, ScriptedAll, Scrip
 
 def black_box(target: str, settings: Settings) -> Engine:
     """An engine without a vocabulary."""
-    return BlackBox(ScriptedEngine(babble(), capabilities=ALL_CAPABILITIES - {Capability.STRICT_COUNTS}), is_estimated=True)
+    return BlackBox(
+        ScriptedEngine(babble(), capabilities=ALL_CAPABILITIES - {Capability.STRICT_COUNTS}), is_estimated=True
+    )
 
 
 def scorer_and_embedder(target: str, settings: Settings) -> Engine:
