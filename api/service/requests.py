@@ -69,11 +69,10 @@ class BudgetBody(_Sent):
 class SamplingBody(_Sent):
     """How tokens are chosen; see `orchestrator.Sampling`."""
 
-    temperature: Annotated[float, Field(ge=0, le=100)] = 0.8
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0, le=2**31)] = 0
-    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def sampling(self) -> Sampling:
         """The sampling."""
