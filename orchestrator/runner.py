@@ -142,11 +142,11 @@ class Runner:
 
     async def _mind(self) -> None:
         while True:
-            timeout_s = _LOOK_S
+            timeout_s = min(_LOOK_S, self._lease_s / 6)
             try:
                 await self._renew()
                 if not await self._end_cancelled():
-                    timeout_s = _CANCEL_LOOK_S
+                    timeout_s = min(timeout_s, _CANCEL_LOOK_S)
                 while len(self._tasks) < self._concurrency and (claimed := await self._taken()) is not None:
                     self._start(claimed)
                 self._pause_s = 0.0
@@ -215,9 +215,13 @@ class Runner:
         while following is not None:
             try:
                 await self._run_one(following)
-                following = await self._taken() if len(self._tasks) <= self._concurrency else None
             except TtcError as error:  # the job goes on when its lease is over, here or elsewhere
                 _LOG.error("a job was interrupted", extra={"job_id": following.record.id, "reason": str(error)})
+                return
+            try:
+                following = await self._taken() if len(self._tasks) <= self._concurrency else None
+            except TtcError as error:
+                _LOG.error("no further job can be taken", extra={"reason": str(error)})
                 return
 
     async def _run_one(self, claimed: Claimed) -> None:

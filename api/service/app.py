@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from orchestrator.api.service import batches, catalogue, events, health, jobs
+from orchestrator.api.service import batches, catalogue, docs, events, health, jobs
 from orchestrator.api.service.dashboard.router import router as dashboard_router
 from orchestrator.api.service.errors import install_error_handlers
 from orchestrator.api.service.observing import Observing
@@ -29,10 +29,12 @@ def create_app(service: Service, *, gate: Gate | None = None, observing: Observi
         title="ttc-orchestrator",
         version=version("ttc-orchestrator"),
         description="Reasoning jobs under budgets that hold.",
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.service = service
     app.state.gate = gate or Gate(service.orchestrator.store, cache_s=service.settings.key_cache_s)
-    for module in (jobs, events, batches, catalogue, health, usage):
+    for module in (jobs, events, batches, catalogue, health, usage, docs):
         app.include_router(module.router)
     for router in OPENAI_ROUTERS:
         app.include_router(router)

@@ -228,7 +228,7 @@ def test_a_stream_raises_a_callers_mistake_and_tells_a_run_failure_in_its_result
 
 def test_a_stream_whose_store_fails_at_once_raises() -> None:
     class Broken(MemoryStore):
-        async def create(self, record: Any) -> None:
+        async def create(self, record: Any, **options: Any) -> None:
             raise StoreFailed("no disk")
 
     async def work() -> None:

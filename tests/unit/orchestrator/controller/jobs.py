@@ -11,7 +11,6 @@ from orchestrator.asking import CheckedJob
 from orchestrator.errors import LeaseLost, StoreFailed, TtcError
 from orchestrator.job import JobSpec
 from orchestrator.journal import Recording
-from orchestrator.offline import OfflineFleet
 from orchestrator.policy import as_policy
 from orchestrator.registry import load_policy
 from orchestrator.store import JobRecord, JournalRow, Store
@@ -183,14 +182,9 @@ async def life_of(
 ) -> Result:
     """A later life of a job: `Orchestrator.resume` and `replay` for policies that cannot be imported."""
     decided = load_policy(policy) if isinstance(policy, str) else as_policy(policy)
-    return await ttc._run(
-        job_id,
-        CheckedJob(spec, decided, decided.params(spec.params)),
-        epoch=epoch,
-        rows=rows,
-        on_event=on_event,
-        fleet=OfflineFleet(spec.models) if is_offline else None,
-    )
+    asked = CheckedJob(spec, decided, decided.params(spec.params))
+    live = ttc._lives.replay if is_offline else ttc._lives.run
+    return await live(job_id, asked, epoch=epoch, rows=rows, on_event=on_event)
 
 
 async def copy_of(ran: Ran, rows: list[JournalRow]) -> DurableMemory:
