@@ -10,7 +10,7 @@ from orchestrator.api.service import batches, catalogue, docs, events, health, j
 from orchestrator.api.service.dashboard.router import router as dashboard_router
 from orchestrator.api.service.errors import install_error_handlers
 from orchestrator.api.service.observing import Observing
-from orchestrator.api.service.openai import ROUTERS as OPENAI_ROUTERS
+from orchestrator.api.service.openai import chat, responses
 from orchestrator.api.service.security import usage
 from orchestrator.api.service.security.door import secure
 from orchestrator.api.service.security.gate import Gate
@@ -34,10 +34,8 @@ def create_app(service: Service, *, gate: Gate | None = None, observing: Observi
     )
     app.state.service = service
     app.state.gate = gate or Gate(service.orchestrator.store, cache_s=service.settings.key_cache_s)
-    for module in (jobs, events, batches, catalogue, health, usage, docs):
+    for module in (jobs, events, batches, catalogue, health, usage, docs, chat, responses):
         app.include_router(module.router)
-    for router in OPENAI_ROUTERS:
-        app.include_router(router)
     app.include_router(dashboard_router)
     install_error_handlers(app)
     secure(app, app.state.gate, service.settings)

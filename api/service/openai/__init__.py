@@ -1,8 +1,1 @@
-"""OpenAI's API over the service: chat completions, models, responses."""
-
-from orchestrator.api.service.openai import chat, responses
-
-ROUTERS = (chat.router, responses.router)
-"""Of all its endpoints."""
-
-__all__ = ["ROUTERS"]
+"""OpenAI's API over the service: chat completions and models (`chat`), responses (`responses`)."""
