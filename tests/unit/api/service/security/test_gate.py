@@ -124,9 +124,7 @@ async def test_a_known_key_costs_no_read_and_an_unknown_one_only_the_first_time(
     assert store.num_reads == before + 1
 
 
-async def test_the_memory_of_keys_is_bounded(
-    gate: Gate, store: CountingStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_memory_of_keys_is_bounded(gate: Gate, store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("orchestrator.api.service.security.gate._MAX_KNOWN", 10)
     await KeyBook(store).create("acme")
     for number in range(50):
