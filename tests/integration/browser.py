@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import shutil
 import subprocess
 import time
@@ -56,16 +58,24 @@ class Tab:
 
     async def open(self, page: Path, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         """Shows a page on a screen of that size; a narrow one is a phone's."""
+        await self.visit(page.as_uri(), width=width, height=height, scheme=scheme)
+
+    async def visit(self, address: str, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        """Shows what is at an address."""
         for domain in ("Page", "Runtime", "Log", "Network"):
             await self.call(f"{domain}.enable")
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         await self.call("Emulation.setDeviceMetricsOverride", **screen)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         await self.call("Emulation.setEmulatedMedia", features=features)
-        await self.call("Page.navigate", url=page.as_uri())
+        await self.call("Page.navigate", url=address)
+        await self.until(f"document.readyState + location.href === 'complete' + {json.dumps(address)}")
+
+    async def until(self, script: str) -> None:
+        """Waits until an expression is true."""
         deadline = time.monotonic() + LOAD_S
-        while await self.run("document.readyState + location.href") != f"complete{page.as_uri()}":
-            assert time.monotonic() < deadline
+        while not await self.run(script):
+            assert time.monotonic() < deadline, script
             await asyncio.sleep(0.05)
 
     async def run(self, script: str) -> Any:
@@ -77,11 +87,18 @@ class Tab:
     async def press(self, key: str, *, shift: bool = False) -> None:
         """Presses and releases a key."""
         event: dict[str, object] = {"key": key, "code": key, "modifiers": 8 if shift else 0}
-        codes = {"Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36}
+        if key == "Enter" or (len(key) == 1 and key != " "):
+            event["text"] = "\r" if key == "Enter" else key
+        codes = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36}
         codes |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
-        event["windowsVirtualKeyCode"] = codes[key]
-        for kind in ("rawKeyDown", "keyUp"):
+        event["windowsVirtualKeyCode"] = codes.get(key) or ord(key.upper())
+        for kind in ("keyDown" if "text" in event else "rawKeyDown", "keyUp"):
             await self.call("Input.dispatchKeyEvent", type=kind, **event)
+
+    async def picture(self) -> bytes:
+        """The whole page as a PNG file."""
+        shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        return base64.b64decode(shot["data"])
 
 
 @contextlib.contextmanager

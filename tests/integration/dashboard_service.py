@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,14 +14,15 @@ import uvicorn
 from orchestrator import Orchestrator
 from orchestrator.actions import Answer, AskHuman, Expand
 from orchestrator.api.service.app import create_app
+from orchestrator.api.service.security.keys import KeyBook
 from orchestrator.api.service.service import Service
-from orchestrator.config import Settings
 from orchestrator.engine import Prompt
 from orchestrator.policy import Policy, PolicyContext, Query
 from orchestrator.testing import Latency, ScriptedEngine
 from orchestrator.testing.scripted_abilities import ScriptedJudge
 from orchestrator.testing.scripts import share
 
+PROBLEM = "What is 17 * 23 + 5? Explain each step and put the answer into a box."
 _T = TypeVar("_T")
 _START_S = 30.0
 _WORK_S = 30.0
@@ -67,6 +68,7 @@ class Running:
     orchestrator: Orchestrator
     loop: asyncio.AbstractEventLoop
     server: uvicorn.Server
+    key: str = ""
 
     def do(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Runs something in the service's event loop."""
@@ -74,17 +76,18 @@ class Running:
 
 
 @contextmanager
-def running_service(*, token_s: float = 0.0, script: Any = steps, settings: Settings | None = None) -> Iterator[Running]:
+def running_service(*, token_s: float = 0.0, with_key: bool = False) -> Iterator[Running]:
     """The service, for as long as the context is open."""
     ready = threading.Event()
     found: list[Running] = []
     failure: list[BaseException] = []
 
     async def serve() -> None:
-        small = ScriptedEngine(script, latency=Latency(token_s=token_s, jitter=0.4), keep_log=False, tokens_per_delta=4)
+        small = ScriptedEngine(steps, latency=Latency(token_s=token_s, jitter=0.4), keep_log=False, tokens_per_delta=4)
         judge = ScriptedJudge("yes", name="judge", keep_log=False)
         roles = {"verifier": judge}
-        async with Orchestrator(small, roles=roles, settings=settings) as orchestrator, Service(orchestrator) as service:
+        async with Orchestrator(small, roles=roles) as orchestrator, Service(orchestrator) as service:
+            made = await KeyBook(orchestrator.store).create("acme", name="laptop") if with_key else None
             server = uvicorn.Server(uvicorn.Config(create_app(service), port=0, log_level="warning", lifespan="off"))
             server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
             async with asyncio.TaskGroup() as tasks:
@@ -94,13 +97,17 @@ def running_service(*, token_s: float = 0.0, script: Any = steps, settings: Sett
                     await asyncio.sleep(0.01)
                 port = server.servers[0].sockets[0].getsockname()[1]
                 loop = asyncio.get_running_loop()
-                found.append(Running(f"http://127.0.0.1:{port}", service, orchestrator, loop, server))
+                found.append(
+                    Running(
+                        f"http://127.0.0.1:{port}", service, orchestrator, loop, server, str(made.text) if made else ""
+                    )
+                )
                 ready.set()
 
     def work() -> None:
         try:
             asyncio.run(serve())
-        except BaseException as error:  # noqa: BLE001  # shown to the test
+        except BaseException as error:  # shown to the test
             failure.append(error)
         finally:
             ready.set()
@@ -117,8 +124,3 @@ def running_service(*, token_s: float = 0.0, script: Any = steps, settings: Sett
             found[0].server.should_exit = True
         thread.join(_WORK_S)
     assert not thread.is_alive()
-
-
-def problems_of(messages: Sequence[str], *, known: str) -> list[str]:
-    """Messages of a page's console that do not hold ``known``."""
-    return [message for message in messages if known not in message]

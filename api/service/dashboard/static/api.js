@@ -17,8 +17,14 @@ export function headers(more = {}) {
 }
 /** JSON values; marks that turn the direction of text are made visible, so that nothing reads as what it is not. */
 export function parsed(text) {
-  const hasMarks = text.search(DIRECTIONS) >= 0 || text.includes("\\u");
-  return JSON.parse(text, hasMarks ? (_, value) => (typeof value === "string" ? value.replace(DIRECTIONS, "\ufffd") : value) : undefined);
+  const mayHaveMarks = text.search(DIRECTIONS) >= 0 || text.includes("\\u");
+  return JSON.parse(text, mayHaveMarks ? (_, value) => visible(value) : undefined);
+}
+function visible(value) {
+  if (typeof value === "string") return value.replace(DIRECTIONS, "\ufffd");
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return value;
+  const hasMarks = Object.keys(value).some((key) => key.search(DIRECTIONS) >= 0);
+  return hasMarks ? Object.fromEntries(Object.entries(value).map(([key, item]) => [visible(key), item])) : value;
 }
 /** The answer to a request as JSON values; `isExact` leaves texts as they are, for those that are sent again. */
 export async function call(method, path, { body, signal, more = {}, isExact = false } = {}) {
