@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import ssl
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -46,6 +48,12 @@ class Address:
         if self.api_key is not None:
             headers["authorization"] = f"Bearer {self.api_key}"
         return headers
+
+
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """What all clients of this process trust; reading the certificates takes tens of milliseconds."""
+    return httpx.create_ssl_context()
 
 
 def _checked(text: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack
 import httpx
 
 from orchestrator.client import calls
-from orchestrator.client.address import Address
+from orchestrator.client.address import Address, tls
 from orchestrator.client.asking import JobOptions
 from orchestrator.client.calls import Call
 from orchestrator.client.following import Chunks, Following
@@ -69,6 +69,7 @@ class AsyncClient:
             headers=self._address.headers,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_idle),
             follow_redirects=False,
+            verify=tls(),
             transport=transport,
         )
 

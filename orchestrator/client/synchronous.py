@@ -12,7 +12,7 @@ from typing import Any, Self, Unpack
 import httpx
 
 from orchestrator.client import calls
-from orchestrator.client.address import Address
+from orchestrator.client.address import Address, tls
 from orchestrator.client.asking import JobOptions
 from orchestrator.client.calls import Call
 from orchestrator.client.following import Chunks, Following
@@ -66,6 +66,7 @@ class Client:
             headers=self._address.headers,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_idle),
             follow_redirects=False,
+            verify=tls(),
             transport=transport,
         )
 

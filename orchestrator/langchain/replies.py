@@ -15,10 +15,21 @@ from orchestrator.errors import ServiceFailed
 
 Json = dict[str, Any]  # Any: JSON values
 
+_UNSAID = frozenset({"tool_call", "invalid_tool_call", "tool_use", "function_call", "reasoning", "thinking"})
+
 
 def sent_messages(messages: Sequence[BaseMessage]) -> list[Json]:
-    """The conversation as the endpoint reads it; what it does not know is left in, for it to refuse."""
-    return convert_to_openai_messages(messages)
+    """The conversation as the endpoint reads it; what it cannot read (an image, say) is left in, for it to refuse."""
+    return [{**turn, "content": _content(turn.get("content"))} for turn in convert_to_openai_messages(messages)]
+
+
+def _content(content: Any) -> Any:  # Any: JSON value
+    """Text where it is nothing but text: calls are told beside it, and thoughts of earlier turns are left out."""
+    if not isinstance(content, list):
+        return content
+    blocks = [block for block in content if not (isinstance(block, Mapping) and block.get("type") in _UNSAID)]
+    texts = [block["text"] for block in blocks if isinstance(block, Mapping) and block.get("type") == "text"]
+    return "\n".join(texts) if len(texts) == len(blocks) else blocks
 
 
 def result_of(body: Mapping[str, Any]) -> ChatResult:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Generator
+from functools import cached_property
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from orchestrator.client import AsyncClient, Client
+from orchestrator.client.address import Address
 
 Json = dict[str, Any]  # Any: JSON values
 
@@ -50,13 +52,15 @@ class ServiceSource:
             self._options["timeout_s"] = timeout_s
         if max_retries is not None:
             self._options["max_retries"] = max_retries
-        self._client = Client(**self._options)
+        Address.of(
+            base_url, api_key
+        )  # what cannot be used is refused now, and connections are made when they are needed
         self._aclients: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncClient] = WeakKeyDictionary()
 
-    @property
+    @cached_property
     def client(self) -> Client:
         """For other requests to the same service."""
-        return self._client
+        return Client(**self._options)
 
     @property
     def aclient(self) -> AsyncClient:
@@ -68,11 +72,11 @@ class ServiceSource:
 
     def complete(self, body: Json) -> Json:
         """A whole reply."""
-        return self._client.chat(body)
+        return self.client.chat(body)
 
     def stream(self, body: Json) -> Generator[Json]:
         """Its chunks."""
-        return self._client.chat_stream(body)
+        return self.client.chat_stream(body)
 
     async def acomplete(self, body: Json) -> Json:
         """A whole reply."""
