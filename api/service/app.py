@@ -37,6 +37,7 @@ def create_app(service: Service, *, gate: Gate | None = None, observing: Observi
     for module in (jobs, events, batches, catalogue, health, usage, docs, chat, responses):
         app.include_router(module.router)
     app.include_router(dashboard_router)
+    docs.describe(app)
     install_error_handlers(app)
     secure(app, app.state.gate, service.settings)
     if observing is not None:

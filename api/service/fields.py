@@ -34,7 +34,7 @@ Cursor = Annotated[
 ]
 After = Annotated[int | None, Query(ge=-1, lt=2**53, description="Only events with an id above this one")]
 
-_WORDS = {
+WORDS = {
     400: "The request cannot be carried out; the message names the field and the way out",
     401: "No API key, or one that is not valid",
     402: "The API key's budget does not pay for it",
@@ -51,14 +51,16 @@ _WORDS = {
     502: "A model could not be run, or stopped in the middle of a reply",
     503: "The store fails, or the service is being stopped; try again",
 }
-_ALWAYS = (400, 401, 403, 429, 500, 503)
+"""What a status means here."""
+ALWAYS = (400, 401, 403, 429, 500, 503)
+"""Statuses of errors that any endpoint may give."""
 _WITH_BODY = (408, 413)
 
 
 def errors(*statuses: int, has_body: bool = False) -> dict[int | str, dict[str, Any]]:  # Any: FastAPI's type
     """What an endpoint declares: these statuses, and those that any endpoint may give."""
-    found = sorted({*statuses, *_ALWAYS, *(_WITH_BODY if has_body else ())})
-    return {status: {"model": ErrorView, "description": _WORDS[status]} for status in found}
+    found = sorted({*statuses, *ALWAYS, *(_WITH_BODY if has_body else ())})
+    return {status: {"model": ErrorView, "description": WORDS[status]} for status in found}
 
 
 def cursor_of(job_id: str) -> str:
