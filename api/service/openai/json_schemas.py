@@ -12,7 +12,7 @@ from orchestrator.api.service.openai.wish import JSON_OBJECT
 from orchestrator.errors import InvalidRequest, MissingDependency
 from orchestrator.isolation import KillablePool, RemoteError, WorkerDied
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 2.0
 
 Schema = Mapping[str, Any]
 """Any: JSON Schema."""

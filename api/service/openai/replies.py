@@ -116,12 +116,13 @@ async def valid_choices(choices: Sequence[Choice], form: ReplyForm, pool: Killab
         if choice.finish == "length":
             valid.append(choice)
             continue
+        reason: str | None = None
         for text in dict.fromkeys((choice.text, choice.answer or "")):
             reason = await fault_of(text, form.json_schema, pool)
             if reason is None:
                 valid.append(replace(choice, text=text, answer=text))
                 break
-            reasons.append(reason)
+        reasons.append(reason or "")
     if not valid:
         raise NoAnswer(
             f"no reply has the wanted response_format ({reasons[0]}); ask for JSON in the prompt too, allow more "
