@@ -50,7 +50,7 @@ def keys() -> None:
 @click.option("--total", metavar="BUDGET", help="Caps on all jobs of the key.")
 @click.option("--rate", metavar="N/s", help="Requests per second that change something (also N/m, N/h).")
 @click.option("--burst", type=click.IntRange(1), help="Requests that may come at once; by default those of a second.")
-@click.option("--max-running", type=click.IntRange(1), help="Jobs of the tenant that may run at once.")
+@click.option("--max-running", type=click.IntRange(1), help="Chats of the tenant that one process runs at once.")
 @click.option("--max-waiting", type=click.IntRange(1), help="Jobs of the tenant that may wait.")
 @click.option("--expires", metavar="AGE", help="When the key stops working, for instance 30d; by default never.")
 @click.option("--admin", is_flag=True, help="The key sees the usage of all keys of its tenant.")

@@ -26,7 +26,7 @@ class KeyLimits:
         total: The same for the key's whole life.
         rate_per_s: Requests per second that change something, on average; ten times as many may only look.
         burst: Requests that may come at once.
-        max_running: Jobs of the key's tenant that may run at once.
+        max_running: Chats of the key's tenant that one process runs at once.
         max_waiting: Jobs of the key's tenant that may wait in the queue.
     """
 

@@ -27,7 +27,7 @@ async def run_watched(
 ) -> Result:
     """The result of one job; a failed one's, too."""
     results: list[Result] = []
-    spec = {"policy": options.get("policy", "single"), "labels": options.get("labels", {})}
+    spec = {"policy": str(options.get("policy", "single")), "labels": options.get("labels", {})}
     watchers = [observer(record or JobRecord(id="job-1", spec=spec, tenant="acme", epoch=1)) for observer in observers]
 
     def on_event(event: Event) -> None:
