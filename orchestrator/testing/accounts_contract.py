@@ -75,7 +75,9 @@ class AccountsContract(StoreSuite):
                 "a", "j", Amount(picodollars=2 * 10**12), caps={"day": Amount(picodollars=5 * 10**11)}
             )
         error = caught.value
-        assert (error.limit, error.remaining, error.requested) == ("max_usd", pytest.approx(0.5), pytest.approx(2))
+        assert error.limit == "max_usd"
+        assert error.remaining == pytest.approx(0.5)
+        assert error.requested == pytest.approx(2)
 
     async def test_what_is_spent_leaves_less_to_set_aside(self, store: Store) -> None:
         caps = {"day": tokens(100)}

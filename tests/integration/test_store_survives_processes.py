@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import JobRecord
-from orchestrator.stores import SqliteStore
+from orchestrator.budget import NOTHING, Amount
+from orchestrator.store import JobRecord, JobState, JournalRow
+from orchestrator.stores import SqliteStore, new_owner
 
 WRITER = Path(__file__).with_name("store_writer.py")
 pytestmark = pytest.mark.crash
@@ -87,4 +88,42 @@ async def test_processes_that_make_a_store_at_the_same_time_all_get_it(tmp_path:
     store = SqliteStore(tmp_path / "jobs.sqlite")
     store.check_integrity()
     assert {job.id[:2] for job in await store.list_jobs(limit=100)} == {"p0", "p1", "p2", "p3"}
+    await store.aclose()
+
+
+async def test_processes_that_spend_from_one_account_and_are_killed_never_exceed_its_cap(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.sqlite"
+    store = SqliteStore(path)
+    chance = random.Random(11)
+    processes: list[subprocess.Popen[str]] = []
+    acknowledged: list[str] = []
+    for life in range(6):
+        process = start("spend", path, f"life{life}")
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        processes.append(process)
+        await asyncio.sleep(chance.random() * 0.06)
+        if len(processes) > 2:
+            victim = processes.pop(chance.randrange(3))
+            victim.kill()
+            acknowledged += victim.communicate()[0].split("\n")[:-1]
+        for _ in range(10):
+            spent, aside = await store.spent("account", "total")
+            assert (spent + aside).output_tokens <= 9000
+    for process in processes:
+        process.kill()
+        acknowledged += process.communicate()[0].split("\n")[:-1]
+    while (claimed := await store.take(new_owner(), lease_s=60)) is not None:  # of the dead, and what still waits
+        rows = [JournalRow(len(await store.read(claimed.record.id)), "final", {})]
+        result = {"usage": {"output_tokens": 3, "picodollars": 5 * 10**17 + 1}}
+        await store.append(claimed.record.id, claimed.epoch, rows, state=JobState.SUCCEEDED, result=result)
+    store.check_integrity()
+    jobs = await store.list_jobs(limit=10_000)
+    assert len(acknowledged) > 50
+    assert set(acknowledged) <= {job.id for job in jobs}
+    assert {job.state for job in jobs} == {JobState.SUCCEEDED}
+    cost = Amount(output_tokens=3 * len(jobs), picodollars=(5 * 10**17 + 1) * len(jobs))
+    spent, aside = await store.spent("account", "total")
+    assert (spent.output_tokens, spent.picodollars) == (cost.output_tokens, cost.picodollars)
+    assert aside == NOTHING
     await store.aclose()
