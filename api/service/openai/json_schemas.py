@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from orchestrator.api.service.openai.schema_worker import schema_fault, value_fault
+from orchestrator.api.service.openai.schema_worker import prepare, schema_fault, value_fault
 from orchestrator.api.service.openai.wish import JSON_OBJECT
 from orchestrator.errors import InvalidRequest, MissingDependency
 from orchestrator.isolation import KillablePool, RemoteError, WorkerDied
 
 _TIMEOUT_S = 2.0
+_PREPARE_S = 60.0
 
 Schema = Mapping[str, Any]
 """Any: JSON Schema."""
@@ -30,7 +31,7 @@ async def check_schema(schema: Schema, pool: KillablePool) -> None:
     if find_spec("jsonschema") is None:
         raise MissingDependency(package="jsonschema", extra="service", purpose="response_format")
     try:
-        fault = await pool.run(schema_fault, dict(schema), timeout_s=_TIMEOUT_S)
+        fault = await _checked(pool, schema_fault, dict(schema))
     except (TimeoutError, RemoteError, WorkerDied):
         fault = "it cannot be checked"
     if fault is not None:
@@ -46,6 +47,11 @@ async def fault_of(text: str, schema: Schema, pool: KillablePool) -> str | None:
     if schema == JSON_OBJECT:
         return None if isinstance(value, dict) else "it is no JSON object"
     try:
-        return await pool.run(value_fault, text, dict(schema), timeout_s=_TIMEOUT_S)
+        return await _checked(pool, value_fault, text, dict(schema))
     except (TimeoutError, RemoteError, WorkerDied):
         return "it cannot be held against the schema"
+
+
+async def _checked(pool: KillablePool, check: Callable[..., str | None], *args: object) -> str | None:
+    await pool.run(prepare, timeout_s=_PREPARE_S)
+    return await pool.run(check, *args, timeout_s=_TIMEOUT_S)

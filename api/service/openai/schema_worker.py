@@ -8,6 +8,12 @@ from typing import Any
 _SHOWN_CHARS = 200
 
 
+def prepare() -> None:
+    """Imports what is needed, which may take longer than any check."""
+    import jsonschema  # noqa: F401
+    import referencing  # noqa: F401
+
+
 def schema_fault(schema: dict[str, Any]) -> str | None:  # Any: JSON Schema
     """Why this is no schema; None if it is."""
     import jsonschema
