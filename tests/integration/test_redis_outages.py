@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from orchestrator.stores import new_owner
 from orchestrator.stores.redis import RedisStore
 from orchestrator.testing.accounts_contract import COST, RESULT
 
-from .redis_server import RedisServer
+from .redis_server import RedisServer, eventually
 
 WORKER = Path(__file__).with_name("redis_worker.py")
 pytestmark = [pytest.mark.server, pytest.mark.crash]
@@ -74,9 +74,13 @@ async def test_a_server_killed_under_writes_has_all_that_it_acknowledged_and_wri
     await store.aclose()
 
 
-async def test_what_processes_were_told_is_there_after_server_and_processes_were_killed(server: RedisServer) -> None:
+def start_writer(server: RedisServer) -> subprocess.Popen[str]:
     command = [sys.executable, str(WORKER), "write", server.url]
-    writers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+async def test_what_processes_were_told_is_there_after_server_and_processes_were_killed(server: RedisServer) -> None:
+    writers = [start_writer(server) for _ in range(2)]
     for writer in writers:
         assert writer.stdout is not None
         for _ in range(20):
@@ -121,8 +125,8 @@ async def test_a_server_that_is_away_is_named_and_one_that_is_back_is_used_again
     server.start()
     await store.append("a", epoch, [row(0)])
     assert await store.read("a") == [row(0)]
+    server.kill()
     with pytest.raises(AssertionError, match="cannot be reached"):
-        server.kill()
         store.check_integrity()
     await store.aclose()
 
@@ -268,9 +272,3 @@ async def test_a_job_that_was_taken_for_a_caller_who_left_is_put_back(server: Re
     assert (claimed.record.id, claimed.epoch) == ("a", 2)
     store.check_integrity()
     await store.aclose()
-
-
-async def eventually(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.02)

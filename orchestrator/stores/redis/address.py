@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import redis
 from redis.asyncio import ConnectionPool
@@ -80,7 +80,8 @@ class RedisAddress:
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.prefix = _prefix(options.pop("prefix", DEFAULT_PREFIX))
         self.journal_ttl_s = _ttl(options.pop("journal_ttl_s", None))
-        self._url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(options), ""))
+        self._url = f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(options)}"
+        self._host = parts.hostname or "localhost"
         self._moved_to: tuple[str, int] | None = None
         try:
             self.connection()
@@ -100,12 +101,16 @@ class RedisAddress:
 
     def blocking_client(self) -> redis.Redis:
         """A client for code that may block; close it."""
-        moved = {} if self._moved_to is None else {"host": self._moved_to[0], "port": self._moved_to[1]}
-        return redis.Redis.from_url(self._url, protocol=2, **moved)
+        client = redis.Redis.from_url(self._url, protocol=2)
+        if self._moved_to is not None:
+            options = client.connection_pool.connection_kwargs
+            options["host"], options["port"] = self._moved_to
+        return client
 
     def move(self, host: str, port: int) -> None:
-        """The server says that another one of its cluster has the keys."""
-        self._moved_to = (host or self._moved_to[0] if self._moved_to else host, port)
+        """The server says that another one of its cluster has the keys; no host means the same one."""
+        last = self._host if self._moved_to is None else self._moved_to[0]
+        self._moved_to = (host or last, port)
 
 
 def _prefix(text: str) -> str:

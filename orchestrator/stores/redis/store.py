@@ -22,6 +22,9 @@ from orchestrator.stores.redis.records import amount_text, decoded_record, decod
 from orchestrator.stores.redis.waiting import Waiting
 from orchestrator.stores.rows import encoded, job_exists, lease_lost, unknown_job
 
+_OWNERS_S = 1.0
+"""How often it is looked whether owners on this host are alive while there are jobs to take."""
+
 
 class RedisStore(RedisAccounts, RedisDocuments):
     """Implements `Store`; open it with `RedisStore.open`, in the event loop that uses it.
@@ -43,6 +46,7 @@ class RedisStore(RedisAccounts, RedisDocuments):
         self._waiting = Waiting(self.address)
         self._known_dead: list[str] = []
         self._look_again_at = float("inf")
+        self._ask_for_owners_at = 0.0
 
     @classmethod
     async def open(cls, address: RedisAddress | str, *, patience_s: float = PATIENCE_S) -> Self:
@@ -171,15 +175,17 @@ class RedisStore(RedisAccounts, RedisDocuments):
         while True:
             dead, self._known_dead = self._known_dead, []
             most = "" if most_per_tenant is None else most_per_tenant
-            call = secrets.token_hex(8)
-            words = (owner, _microseconds(lease_s), most, call, f"{socket.gethostname()}:", *dead)
-            asked = self._calls.submit("take", *words)
+            is_time = (now := asyncio.get_running_loop().time()) >= self._ask_for_owners_at
+            if is_time:
+                self._ask_for_owners_at = now + _OWNERS_S
+            words = (secrets.token_hex(8), f"{socket.gethostname()}:", int(is_time), *dead)
+            asked = self._calls.submit("take", owner, _microseconds(lease_s), most, *words)
             try:
                 status, *details, neighbours = await asyncio.shield(asked)
             except asyncio.CancelledError:
                 asked.add_done_callback(self._put_back)
                 raise
-            self._known_dead = [name.decode() for name in neighbours if is_dead(name.decode())]
+            self._known_dead = _dead([name.decode() for name in neighbours])
             if status == b"ok":
                 return _claimed(details)
             if not self._known_dead:
@@ -244,6 +250,13 @@ class RedisStore(RedisAccounts, RedisDocuments):
             self._calls.submit("append", *words).add_done_callback(_ignore_outcome)
         except StoreFailed:  # it is closed; the job's lease runs out
             return
+
+
+def _dead(owners: Sequence[str]) -> list[str]:
+    """Those whose process has ended; each process is looked at once."""
+    processes = {owner: owner.rpartition(":")[0] for owner in owners}
+    ended = {process for process in set(processes.values()) if is_dead(process)}
+    return [owner for owner, process in processes.items() if process in ended]
 
 
 def _claimed(details: list[Any]) -> Claimed:  # Any: what Redis answers

@@ -1,7 +1,8 @@
 -- ARGV: retry, owner, lease in us, most jobs of a tenant or '', a name for this call, the beginning of the names of
--- owners on this host, then owners who are known to be dead.
+-- owners on this host, whether they are asked for (they are always told when there is no job), then owners who are
+-- known to be dead.
 local owner, lease_us, most, call, host = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
-local MOST_EXPIRED, PAGE = 100, 32
+local HEAD, MOST_EXPIRED, PAGE = 7, 100, 32
 
 local function neighbours()
   local found = {}
@@ -14,7 +15,7 @@ local function neighbours()
 end
 
 local function given(id, epoch)
-  return {'ok', epoch, redis.call('HGETALL', job_key(id)), neighbours()}
+  return {'ok', epoch, redis.call('HGETALL', job_key(id)), ARGV[HEAD] == '1' and neighbours() or {}}
 end
 
 if IS_RETRY then
@@ -29,7 +30,7 @@ end
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', ROOT .. 'held', '-inf', whole(NOW_US), 'LIMIT', 0, MOST_EXPIRED)) do
   take_from_holder(id)
 end
-for place = 7, #ARGV do
+for place = HEAD + 1, #ARGV do
   for _, id in ipairs(redis.call('SMEMBERS', ROOT .. 'owner:' .. ARGV[place])) do
     take_from_holder(id)
   end
