@@ -30,7 +30,7 @@ class RedisStore(RedisAccounts, RedisDocuments):
     """Implements `Store`; open it with `RedisStore.open`, in the event loop that uses it.
 
     What was acknowledged survives what the server's settings say it survives: with ``appendonly yes`` and
-    ``appendfsync always`` the death of the server and a power cut, with ``everysec`` up to a second may be missing.
+    ``appendfsync always`` the death of the server and a power cut; with ``everysec`` up to two seconds may be missing.
 
     While the server is away, calls are tried for ``patience_s`` and then raise `StoreFailed`; such a write may have
     been carried out all the same, which the next claim's reader sees in the journal. Leases are timed by the server.
@@ -174,11 +174,11 @@ class RedisStore(RedisAccounts, RedisDocuments):
         """Claims the job that is next; one that is taken for a caller who is cancelled is put back."""
         while True:
             dead, self._known_dead = self._known_dead, []
-            most = "" if most_per_tenant is None else most_per_tenant
+            most = "" if most_per_tenant is None else str(most_per_tenant)
             is_time = (now := asyncio.get_running_loop().time()) >= self._ask_for_owners_at
             if is_time:
                 self._ask_for_owners_at = now + _OWNERS_S
-            words = (secrets.token_hex(8), f"{socket.gethostname()}:", int(is_time), *dead)
+            words = [secrets.token_hex(8), f"{socket.gethostname()}:", str(int(is_time)), *dead]
             asked = self._calls.submit("take", owner, _microseconds(lease_s), most, *words)
             try:
                 status, *details, neighbours = await asyncio.shield(asked)
