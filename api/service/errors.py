@@ -35,7 +35,7 @@ _TYPES = {
     429: "rate_limit_error",
 }
 """OpenAI's name for a kind of error, by status."""
-_RETRY_S = {StoreFailed: 5.0, ServiceStopping: 1.0}
+_RETRY_S: dict[type[TtcError], float] = {StoreFailed: 5.0, ServiceStopping: 1.0}
 
 
 def error_body(error: TtcError) -> dict[str, Any]:  # Any: JSON values

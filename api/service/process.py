@@ -26,6 +26,7 @@ from orchestrator.api.terminal.options import ModelChoice
 from orchestrator.config import Settings
 from orchestrator.errors import InvalidRequest
 from orchestrator.in_process import Orchestrator
+from orchestrator.stores import open_store
 from orchestrator.workers.hosted import hosted_by_default
 
 _LOG = logging.getLogger(__name__)
@@ -118,16 +119,9 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
     """
     settings = serving.settings
     host: str = listener.getsockname()[0]
+    is_open = await _is_open(serving, host)
     async with _observed(settings) as observing, _opened(serving, observing) as service:
         store = service.orchestrator.store
-        is_open = await must_stay_on_loopback(store)
-        if is_open and not is_loopback(host):
-            raise InvalidRequest(
-                f"without API keys the service listens on this machine only, not on {host}; make a key first: "
-                f"ttc keys create --store {serving.store}",
-                field="host",
-                value=host,
-            )
         gate = Gate(store, is_key_required=not is_loopback(host), cache_s=settings.service.key_cache_s)
         server = _Server(_config(service, gate, observing))
         stop = Stop()
@@ -138,6 +132,27 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
                 await server.serve(sockets=[listener])
                 ending.cancel()
         return stop.exit_code
+
+
+async def _is_open(serving: Serving, host: str) -> bool:
+    """Whether callers need no key; looked at before models are opened, which takes time.
+
+    Raises:
+        InvalidRequest: There is no key, and other machines would reach the service.
+    """
+    store = await open_store(serving.store)
+    try:
+        is_open = await must_stay_on_loopback(store)
+    finally:
+        await store.aclose()
+    if is_open and not is_loopback(host):
+        raise InvalidRequest(
+            f"without API keys the service listens on this machine only, not on {host}; make a key first: "
+            f"ttc keys create --tenant NAME --store {serving.store}",
+            field="host",
+            value=host,
+        )
+    return is_open
 
 
 async def control(serving: Serving, *, on_ready: Callable[[Orchestrator], None]) -> int:

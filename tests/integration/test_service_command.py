@@ -117,14 +117,14 @@ def test_it_does_not_listen_beyond_this_machine_without_keys(tmp_path: Path) -> 
     shell = Shell(tmp_path)
     done = shell.run("serve", *SCRIPTED, "--store", "jobs.sqlite", "--host", "0.0.0.0", "--port", "0")
     assert done.code == 2
-    assert "ttc keys create --store jobs.sqlite" in done.err
+    assert "ttc keys create --tenant NAME --store jobs.sqlite" in done.err
     assert "serving on" not in done.out
 
 
 @pytest.mark.timeout(90)
 def test_with_a_key_it_listens_everywhere_and_asks_for_it(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
-    made = shell.run("keys", "create", "alice", "--store", "jobs.sqlite")
+    made = shell.run("keys", "create", "--tenant", "alice", "--store", "jobs.sqlite")
     assert made.code == 0, made.err
     key = next(word for word in made.out.split() if word.startswith("ttc_"))
     with serving(shell, *SCRIPTED, "--store", "jobs.sqlite", "--host", "0.0.0.0") as (_, client):
