@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from orchestrator.api.service.service import Service
 
 
-def service_of(request: Request) -> Service:
+async def service_of(request: Request) -> Service:
     """The service behind the application."""
     service: Service = request.app.state.service
     return service
