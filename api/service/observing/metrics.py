@@ -108,8 +108,21 @@ class Metrics:
         )
         self.build = Gauge("ttc_build_info", "Always 1", ["version"], registry=registry, multiprocess_mode="mostrecent")
         self.build.labels(version("ttc-orchestrator")).set(1)
+        self._requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         if DIRECTORY_VARIABLE not in os.environ:
             ProcessCollector(registry=registry)
+
+    def note_request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Counts an HTTP request; the route is a template, of which there are few."""
+        found = self._requests.get((method, route, status))
+        if found is None:
+            found = self._requests[method, route, status] = (
+                self.http_requests.labels(method, route, str(status)),
+                self.http_seconds.labels(method, route),
+            )
+        count, duration = found
+        count.inc()
+        duration.observe(seconds)
 
     def names(self) -> set[str]:
         """Names of all series that can appear, as PromQL writes them; those of the process itself left out."""

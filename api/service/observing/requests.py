@@ -83,8 +83,7 @@ class RequestWatch:
     def _tell(self, scope: Scope, status: int, seconds: float, span: Span | None) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = _route_of(scope)
-        self._metrics.http_requests.labels(method, route, str(status)).inc()
-        self._metrics.http_seconds.labels(method, route).observe(seconds)
+        self._metrics.note_request(method, route, status, seconds)
         fields: dict[str, Any] = {  # Any: values of a log record
             "method": method,
             "route": route,

@@ -5,11 +5,10 @@ browser sends on behalf of somebody else's page; and the headers that every resp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,23 +21,23 @@ from orchestrator.errors import Forbidden, InvalidRequest, TooLarge, TooSlow, Tt
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
-_CDN = "https://cdn.jsdelivr.net"
 _DOCS = {
-    "/docs": f"default-src 'none'; script-src {_CDN} 'unsafe-inline'; style-src {_CDN}; connect-src 'self'; "
-    "img-src https://fastapi.tiangolo.com data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+    "/docs": b"default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; connect-src 'self'; "
+    b"style-src https://cdn.jsdelivr.net; img-src https://fastapi.tiangolo.com data:; frame-ancestors 'none'; "
+    b"base-uri 'none'; form-action 'none'"
 }
 """The framework's page of the API loads its parts from elsewhere; it shows nothing but the API's description."""
 _PROBES = frozenset({"/healthz", "/readyz"})
 _OWN_PAGE = frozenset({"same-origin", "none"})
-_POLICY = "Content-Security-Policy"
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    _POLICY: "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "Cache-Control": "no-store",
-}
+_POLICY = b"content-security-policy"
+_NO_PAGE = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
 """Of responses that say nothing else; the dashboard has a policy of its own."""
 
 
@@ -81,10 +80,11 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        careful_send = _with_headers(send, policy=_DOCS.get(scope["path"], _HEADERS[_POLICY]))
+        careful_send = _with_headers(send, policy=_DOCS.get(scope["path"], _NO_PAGE))
         try:
-            await self._check_source(scope)
-            receive = await self._checked_body(Headers(scope=scope), receive)
+            headers = Headers(scope=scope)
+            await self._check_source(scope, headers)
+            receive = await self._checked_body(headers, receive)
         except _Left:
             return
         except TtcError as error:
@@ -95,13 +95,12 @@ class Door:
             return
         await self._app(scope, receive, careful_send)
 
-    async def _check_source(self, scope: Scope) -> None:
+    async def _check_source(self, scope: Scope, headers: Headers) -> None:
         """Refuses requests from where none may come.
 
         An open service trusts whoever reaches it, so it must not be reached through a browser: neither under a name
         of somebody else's that resolves to this machine, nor from somebody else's page.
         """
-        headers = Headers(scope=scope)
         host = _name_of(headers.get("host", ""))
         if self._hosts and host not in self._hosts and scope["path"] not in _PROBES:
             raise Forbidden(f"this service does not answer to the name {host!r}", host=host)
@@ -186,22 +185,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _with_headers(send: Send, *, policy: str) -> Send:
-    values = _HEADERS | {_POLICY: policy}
-
+def _with_headers(send: Send, *, policy: bytes) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name in _missing(headers):
-                headers.append(name, values[name])
+            present = {name.lower() for name, _ in message["headers"]}
+            more = [(name, value) for name, value in (*_HEADERS, (_POLICY, policy)) if name not in present]
+            message["headers"] = [*message["headers"], *more]
         await send(message)
 
     return send_with_headers
-
-
-def _missing(headers: MutableHeaders) -> Iterable[str]:
-    present = {name for name, _ in headers.raw}
-    return [name for name in _HEADERS if name.lower().encode() not in present]
 
 
 def _too_large(limit: int) -> TooLarge:
