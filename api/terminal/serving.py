@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import click
@@ -59,11 +60,9 @@ def check_installed() -> None:
     Raises:
         MissingDependency: Its packages are not installed.
     """
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency(package=error.name or "fastapi", extra="service", purpose="the service") from None
+    for package in ("fastapi", "uvicorn"):
+        if find_spec(package) is None:
+            raise MissingDependency(package=package, extra="service", purpose="the service")
 
 
 def named_store(given: str | None, settings: Settings, *, is_shared: bool) -> str:
