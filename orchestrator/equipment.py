@@ -8,6 +8,10 @@ from orchestrator.isolation import KillablePool
 from orchestrator.scoring_guard import GuardedVerifier, guarded
 from orchestrator.verifier import open_verifier
 
+_MAX_READERS = 256
+_OF_CALLERS = "json:"
+"""Kinds that hold a name of the caller's, so that there is no end of them; their readers start nothing to be closed."""
+
 
 class Equipment:
     """Readers, verifiers and processes that all jobs of one `orchestrator.Orchestrator` share."""
@@ -19,9 +23,12 @@ class Equipment:
 
     def reader(self, kind: str) -> AnswerReader:
         """What reads answers of a kind: auto, boxed, number, ... (see `orchestrator.verifiers.answers`)."""
-        if kind not in self._readers:
-            self._readers[kind] = registry.load("answer reader", "default")(kind)
-        return self._readers[kind]
+        if (known := self._readers.get(kind)) is not None:
+            return known
+        reader: AnswerReader = registry.load("answer reader", "default")(kind)
+        if len(self._readers) < _MAX_READERS or not kind.startswith(_OF_CALLERS):
+            self._readers[kind] = reader
+        return reader
 
     def verifier(self, name: str) -> GuardedVerifier:
         """The verifier that was added under the name, else the registered one.
