@@ -37,7 +37,7 @@ class SqliteQueue(SqliteFile):
     async def take(self, owner: str, *, lease_s: float, most_per_tenant: int | None = None) -> Claimed | None:
         """Claims the job that is next; None if there is none."""
 
-        def take(connection: sqlite3.Connection) -> Claimed | None:
+        def take(connection: sqlite3.Connection) -> tuple[Claimed | None, bool]:
             now = self._clock.time()
             running = _running(connection, now=now)
             busy = [
@@ -47,13 +47,15 @@ class SqliteQueue(SqliteFile):
             ]
             job_id = _next(connection, now=now, busy=busy, running=running)
             if job_id is None:
-                return None
+                return None, False
             epoch = give(connection, job_id, owner, now=now, lease_s=lease_s)
-            return Claimed(record_of(connection, job_id), epoch)
+            has_more = connection.execute(f"SELECT 1 FROM counts WHERE {_QUEUED} LIMIT 1").fetchone() is not None  # noqa: S608
+            return Claimed(record_of(connection, job_id), epoch), has_more
 
-        claimed = await self._write(take)
+        claimed, has_more = await self._write(take)
         if claimed is not None:
             self._waiters.tell_of_job(claimed.record.id)
+        if has_more:
             self._waiters.tell_of_work()  # whoever else waits may have a place for the next one
         return claimed
 
