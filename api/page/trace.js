@@ -32,6 +32,7 @@ export class Trace {
     this.isLive = isLive; // more may come
     this.moment = 0; // actions done at the time that is shown
     this.lastBorn = -1;
+    this.frameNow = () => this.frames[this.frames.length - 1]; // in the middle of an action
   }
   /** A trace that is over, from the data that the server side makes of a story. */
   static of(data) {
@@ -115,6 +116,7 @@ export class Trace {
   }
   /** The numbers after as many actions as have a frame. */
   get frame() {
+    if (this.isLive && this.isAtEnd) return this.frameNow();
     return this.frames[Math.min(this.moment, this.frames.length - 1)];
   }
 }

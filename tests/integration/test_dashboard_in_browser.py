@@ -46,6 +46,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def tab(browser: str) -> AsyncIterator[Tab]:
     """A tab that has said nothing but what the service answered, and asked nobody but one address on this machine."""
     async with tab_of(browser) as opened:
+        await opened.call("Page.navigate", url="about:blank")  # what the page of the test before remembered is gone
         yield opened
         assert [problem for problem in opened.problems if NETWORK_ERROR not in problem] == []
         assert len({address.split("/")[2] for address in opened.requests if address.startswith("http")}) <= 1
@@ -200,6 +201,21 @@ async def test_a_stream_that_breaks_goes_on_without_gap_or_repeat(service: Runni
     assert found["asked"][0] is None
     assert all(int(after) < len(rows) - 1 for after in found["asked"][1:])
     assert found["asked"][1:] == sorted(found["asked"][1:], key=int)
+
+
+async def test_a_lost_connection_is_said_and_taken_up_again(service: Running, tab: Tab) -> None:
+    await tab.visit(f"{service.address}/#/usage")
+    await tab.run("window.real = window.fetch")
+    await tab.run(
+        "window.fetch = (path, options) => path.endsWith('/events')"
+        " ? Promise.reject(new TypeError('lost')) : window.real(path, options)"
+    )
+    job_id = submitted(service, **SEARCH)
+    await tab.run(f"location.hash = '#/jobs/{job_id}'")
+    await tab.until(f"{TEXT}.includes('The service cannot be reached.') && {TEXT}.includes('Connecting again')")
+    await tab.run("window.fetch = window.real")
+    await tab.until(f"{STATE} === '✓ succeeded' && {ITEMS} > 3")
+    assert await tab.run("document.querySelector('.stream').textContent") == ""
 
 
 async def test_jobs_are_filtered_opened_and_cancelled(service: Running, tab: Tab) -> None:

@@ -10,6 +10,7 @@ const DEFAULTS = { messages: [], text: "", forced: "", model: "", finish: null, 
 export class Growth {
   constructor(messages) {
     this.trace = new Trace({ isLive: true });
+    this.trace.frameNow = () => this.#frame();
     this.action = 0; // the one under way
     this.best = null; // the answer that was proposed last
     this.result = null;
@@ -66,6 +67,8 @@ export class Growth {
     this.result = result;
     this.trace.isLive = false;
     this.choose(result?.node);
+    this.trace.rankOf.clear(); // colours of answers now follow their votes
+    for (const [rank, { answer }] of this.votes.entries()) this.trace.rankOf.set(answer, rank);
   }
   /** Marks the way to the node that states the answer. */
   choose(id) {

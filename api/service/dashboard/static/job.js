@@ -12,21 +12,22 @@ const FOLDED_CHARS = 400;
 export function showJob(main, { signal, parts: [id] }) {
   const head = element("div", { class: "job-head" });
   const asked = element("details", { class: "card asked" }, element("summary", {}, "What was asked"), element("dl"));
-  const panel = new Panel(id, { signal, onJob: (job) => showHead(head, asked, job) });
+  const panel = new Panel(id, { signal, onJob: (job) => showHead(head, asked, job, panel) });
   main.replaceChildren(head, panel.element, asked);
   asked.hidden = true;
   panel.run();
 }
-function showHead(head, asked, job) {
+function showHead(head, asked, job, panel) {
   document.title = `${brief(job.problem, 50)} · ttc`;
-  if (head.childElementCount === 0) build(head, asked, job);
+  if (head.childElementCount === 0) build(head, asked, job, panel);
   head.querySelector(".chip").replaceWith(stateChip(job.state, { isCancelWanted: job.is_cancel_wanted }));
   head.querySelector(".cancel").hidden = isOver(job.state) || job.is_cancel_wanted;
 }
-function build(head, asked, job) {
+function build(head, asked, job, panel) {
   const cancel = button("Cancel", async () => {
     cancel.disabled = true;
-    await cancelJob(job.id);
+    if (await cancelJob(job.id)) panel.noteCancel();
+    else cancel.disabled = false;
   }, { class: "cancel" });
   const again = button("Ask again…", async () => {
     try {

@@ -31,7 +31,7 @@ class List {
     state.addEventListener("change", () => {
       wanted.state = state.value;
       this.jobs = [];
-      this.body.replaceChildren(loading("Loading jobs…"));
+      this.#put(loading("Loading jobs…"));
       this.refresh();
     });
     const text = element("input", { type: "search", id: "f-text", placeholder: "problem, answer, policy, label, id", "data-filter": "" });
@@ -58,9 +58,14 @@ class List {
       this.#show();
     } catch (error) {
       if (this.signal.aborted) return;
-      if (this.jobs.length === 0) this.body.replaceChildren(failed(error, () => this.refresh()));
+      if (this.jobs.length === 0) this.#put(failed(error, () => this.refresh()));
       else this.count.textContent = `${error.message} The list is not up to date.`;
     }
+  }
+  /** Something in place of the table. */
+  #put(state) {
+    this.known = null;
+    this.body.replaceChildren(state);
   }
   #page(cursor) {
     const query = new URLSearchParams({ limit: String(PAGE) });
@@ -135,12 +140,15 @@ class List {
     this.compare.title = chosen.size === 2 ? "" : "Tick two jobs first";
   }
 }
+/** Whether the job's end could be asked for. */
 export async function cancelJob(id) {
   try {
     await call("DELETE", jobPath(id));
     say("The job ends with its best answer so far.");
+    return true;
   } catch (error) {
     say(error.message);
+    return false;
   }
 }
 function searched(job) {

@@ -54,7 +54,9 @@ export class Panel {
     this.stream = element("p", { class: "stream", role: "status" });
     this.tail = element("p", { class: "tail", "aria-hidden": "true", dir: "auto" });
     this.tail.hidden = isOver(this.job.state);
+    this.note = element("p", { class: "hint" });
     this.tree.parts.now.after(this.tail);
+    this.tree.parts.legend.before(this.note);
     this.element.replaceChildren(this.stream, this.waiting.section, this.answer.section, this.votes.section, this.spend.section, this.tree.section);
     this.tree.show();
     this.#paint();
@@ -81,6 +83,11 @@ export class Panel {
     if (kind === "begin" && data.action?.type === "AskHuman") this.#poll();
     if (kind === "final") this.#setState(data.result?.state ?? "succeeded", data.result);
     this.#paintSoon();
+  }
+  /** Somebody has asked for its end. */
+  noteCancel() {
+    this.job = { ...this.job, is_cancel_wanted: true };
+    this.onJob(this.job);
   }
   #setState(state, result = null) {
     if (isOver(this.job.state)) return;
@@ -133,7 +140,7 @@ export class Panel {
     const writing = this.usage.writing;
     const last = [...writing.values()].pop();
     this.tail.textContent = isOver(job.state) ? " " : writing.size > 0 ? `writing ${whole(writing.size)}, ${whole(this.usage.tokensInFlight)} tokens: ${last.tail.slice(-160)}` : " ";
-    if (growth.numLeftOut > 0) this.stream.textContent = `Only the first ${whole(MOST_NODES)} nodes are shown; ${whole(growth.numLeftOut)} more are not.`;
+    if (growth.numLeftOut > 0) this.note.textContent = `Only the first ${whole(MOST_NODES)} nodes are shown; ${whole(growth.numLeftOut)} more are not.`;
   }
   #tick() {
     const usage = this.usedNow();
