@@ -165,6 +165,26 @@ async def test_a_stopped_host_is_killed_and_calls_about_the_vocabulary_do_not_wa
         assert engine.tokenize("some text")
 
 
+async def test_a_host_that_dies_while_it_is_asked_how_it_is_is_replaced_at_once() -> None:
+    async with hosting("slow_babbler", pacing=Pacing(ping_every_s=0.05, ping_patience_s=60)) as engine:
+        pid = engine.host_pid
+        kill(engine, signal.SIGSTOP)
+        await asyncio.sleep(0.3)
+        kill(engine)
+        await until(lambda: engine.host_pid not in {None, pid})
+        assert (await Transcript.of(engine, asking("next", 5))).num_tokens == 5
+
+
+async def test_a_host_that_dies_while_its_parent_is_busy_is_replaced_as_soon_as_it_is_not() -> None:
+    async with hosting("slow_babbler", pacing=Pacing(ping_every_s=0.3, ping_patience_s=60)) as engine:
+        pid = engine.host_pid
+        await asyncio.sleep(0.05)
+        kill(engine)
+        time.sleep(0.6)  # noqa: ASYNC251  # the next ping is due, and the death is to be noticed, in the same moment
+        await until(lambda: engine.host_pid not in {None, pid})
+        assert (await Transcript.of(engine, asking("next", 5))).num_tokens == 5
+
+
 async def test_an_abort_in_the_engine_is_a_retryable_failure() -> None:
     async with hosting("confessing") as engine:
         error = await failure_of(engine, asking("abort", 10, text="abort"))

@@ -164,8 +164,8 @@ class Link:
         self._number += 1
         number, blobs = self._number, Blobs()
         message = call_message(number, name, arguments, named, blobs)
-        if self._end is not None:
-            raise self._end.error()
+        if self._end is not None or self.is_lost.is_set():
+            raise (self._end or self._died()).error()
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
         self._send(message, blobs)
         try:
@@ -263,6 +263,13 @@ class Link:
             self._opened.set_exception(
                 EngineFailed(f"the process that hosts {self._name!r} died while it started", model=self._name)
             )
+        for answer in self._calls.values():  # the keeper's own among them; `bury` tells streams how the host ended
+            if not answer.done():
+                answer.set_exception(self._died().error())
+
+    def _died(self) -> _End:
+        """What is known before the process has been waited for."""
+        return _End(self._name, "died", is_retryable=True)
 
     def _fail(self, why: str, *, is_retryable: bool) -> None:
         """Ends all that is in flight, once."""
