@@ -84,14 +84,7 @@ def sample_usage(
 
 def amount_of(usage: Usage) -> Amount:
     """The part of a usage that caps count."""
-    return Amount(
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        model_calls=usage.model_calls,
-        tool_calls=usage.tool_calls,
-        picodollars=usage.picodollars,
-        flops=usage.flops,
-    )
+    return usage.amount
 
 
 def longest_grant(description: ModelDescription, *, context_tokens: int, wanted: int) -> int:
