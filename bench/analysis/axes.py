@@ -116,6 +116,7 @@ AXES = {
         Axis("wall_s", "wall-clock seconds", _wall_s, is_zero_unknown=True),
         Axis("sequential_tokens", "longest chain of tokens", _used("max_sequential_tokens"), is_zero_unknown=True),
         Axis("verifier_tokens", "verifier tokens", _verifier_tokens),
+        Axis("verifier_calls", "verifier calls", _used("verifier_calls")),
         Axis("samples", "samples", _samples),
     )
 }

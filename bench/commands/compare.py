@@ -8,12 +8,19 @@ import click
 
 from orchestrator.api.terminal.options import json_option
 from orchestrator.bench.analysis.axes import AXES
-from orchestrator.bench.commands.options import baseline_option, margin_option, read_files, target_option
+from orchestrator.bench.commands.options import (
+    baseline_option,
+    curves_option,
+    margin_option,
+    read_files,
+    target_option,
+)
 
 
 @click.command()
 @click.argument("rows", metavar="ROWS...", nargs=-1, required=True)
 @baseline_option
+@curves_option
 @click.option(
     "--axis", type=click.Choice(list(AXES)), default="output_tokens", show_default=True, help="What cost is counted in."
 )
@@ -21,7 +28,14 @@ from orchestrator.bench.commands.options import baseline_option, margin_option, 
 @margin_option
 @json_option("the comparison as a JSON object")
 def compare(
-    *, rows: tuple[str, ...], baseline: str | None, axis: str, target: float | None, margin: float, as_json: bool
+    *,
+    rows: tuple[str, ...],
+    baseline: str | None,
+    is_by_curves: bool,
+    axis: str,
+    target: float | None,
+    margin: float,
+    as_json: bool,
 ) -> None:
     """Compare the strategies in ROWS, which are files of `ttc bench run`.
 
@@ -37,5 +51,7 @@ def compare(
     """  # noqa: D301  # click wants the character
     from orchestrator.bench.analysis.comparison import compare as compare_rows
 
-    comparison = compare_rows(read_files(rows), baseline=baseline, axis=axis, target=target, margin=margin)
+    comparison = compare_rows(
+        read_files(rows, is_by_curves=is_by_curves), baseline=baseline, axis=axis, target=target, margin=margin
+    )
     click.echo(json.dumps(comparison.to_json(), indent=2) if as_json else "\n".join(comparison.lines()))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from lzma import LZMAError
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from orchestrator.bench.runs.rows import Row, read_rows
+from orchestrator.bench.runs.rows import Row, by_curves, read_rows
 from orchestrator.errors import InvalidRequest
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
@@ -25,6 +26,9 @@ margin_option = click.option(
     metavar="P",
     help="How much lower an accuracy may be and count as not worse.",
 )
+curves_option = click.option(
+    "--curves", "is_by_curves", is_flag=True, help="Settings of a suite's grid are points of one curve, as budgets are."
+)
 data_option = click.option(
     "--data", metavar="DIR", help="Folder of datasets: what {data} stands for in sets, as in gsm8k:{data}/test.jsonl."
 )
@@ -39,16 +43,17 @@ jobs_option = click.option(
 )
 
 
-def read_files(files: Sequence[str]) -> Iterator[Row]:
-    """The rows of several files.
+def read_files(files: Sequence[str], *, is_by_curves: bool = False) -> Iterator[Row]:
+    """The rows of several files; as `by_curves` has them, if that is asked for.
 
     Raises:
         InvalidRequest: One cannot be read, or holds something else.
     """
     for name in files:
         try:
-            yield from read_rows(Path(name))
-        except (OSError, UnicodeDecodeError, ValueError) as error:
+            rows = read_rows(Path(name))
+            yield from by_curves(rows) if is_by_curves else rows
+        except (OSError, EOFError, LZMAError, UnicodeDecodeError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InvalidRequest(f"cannot read the rows of {name!r}: {reason}", field="rows", value=name) from None
 

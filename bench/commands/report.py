@@ -8,7 +8,13 @@ from pathlib import Path
 import click
 
 from orchestrator.api.terminal.options import json_option
-from orchestrator.bench.commands.options import baseline_option, margin_option, read_files, target_option
+from orchestrator.bench.commands.options import (
+    baseline_option,
+    curves_option,
+    margin_option,
+    read_files,
+    target_option,
+)
 from orchestrator.errors import InvalidRequest
 
 _OUT = Path("build/bench/report")
@@ -19,6 +25,7 @@ _OUT = Path("build/bench/report")
 @click.option("--out", metavar="DIR", default=str(_OUT), show_default=True, help="Where the files go.")
 @click.option("--title", metavar="TEXT", help="Of the page.  [default: the files' names]")
 @baseline_option
+@curves_option
 @target_option
 @margin_option
 @json_option("the files that were written as a JSON array")
@@ -28,6 +35,7 @@ def report(
     out: str,
     title: str | None,
     baseline: str | None,
+    is_by_curves: bool,
     target: float | None,
     margin: float,
     as_json: bool,
@@ -46,7 +54,14 @@ def report(
 
     named = title or ", ".join(Path(name).stem for name in rows)
     try:
-        written = write_report(read_files(rows), Path(out), named, baseline=baseline, target=target, margin=margin)
+        written = write_report(
+            read_files(rows, is_by_curves=is_by_curves),
+            Path(out),
+            named,
+            baseline=baseline,
+            target=target,
+            margin=margin,
+        )
     except OSError as error:
         raise InvalidRequest(f"cannot write to --out {out!r}: {error.strerror}", field="out", value=out) from error
     if as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import lzma
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import InvalidRequest
+
+_SETTING = re.compile(r"(?P<label>.+)\(\w+=(?P<value>[^()=]+)\)")
 
 
 class Row(BaseModel):
@@ -44,12 +48,12 @@ class Row(BaseModel):
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file; a last line that a crash cut off is left out.
+    """Rows of a file, which may be compressed (``.xz``); a last line that a crash cut off is left out.
 
     Raises:
         InvalidRequest: Another line is no row.
     """
-    with path.open(encoding="utf-8") as file:
+    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):
                 return
@@ -60,6 +64,20 @@ def read_rows(path: Path) -> Iterator[Row]:
                 raise InvalidRequest(
                     f"{path}, line {number}, is no row of a benchmark: {reason}", field="rows"
                 ) from None
+
+
+def by_curves(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows with a grid's setting in place of a budget: ``rebase(width=8)`` becomes ``rebase`` at ``setting 8``.
+
+    So the settings of a policy are points of one curve, and equal settings of two policies are compared.
+    """
+    for row in rows:
+        match = _SETTING.fullmatch(row.label)
+        yield (
+            row
+            if match is None
+            else row.model_copy(update={"label": match["label"], "budget": f"setting {match['value']}"})
+        )
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:

@@ -14,7 +14,6 @@ from orchestrator.bench.runs.row_file import FLUSH_EVERY_S, RowFile
 from orchestrator.bench.runs.rows import Row
 from orchestrator.bench.runs.scenarios import Scenario
 from orchestrator.bench.runs.suite import ORACLE
-from orchestrator.in_process import Orchestrator
 from orchestrator.config import Settings
 from orchestrator.engine import Engine
 from orchestrator.errors import (
@@ -27,6 +26,7 @@ from orchestrator.errors import (
     UnknownName,
 )
 from orchestrator.events import Event
+from orchestrator.in_process import Orchestrator
 from orchestrator.job import Result
 from orchestrator.models import open_model
 from orchestrator.store import JobState

@@ -79,6 +79,7 @@ def test_costs_are_means_of_jobs_on_every_axis():
         "wall_s": 2.0,
         "sequential_tokens": 6,
         "verifier_tokens": 5,
+        "verifier_calls": 0,
         "samples": 4,
     }
 
