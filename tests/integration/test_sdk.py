@@ -144,6 +144,18 @@ def test_a_chat_is_streamed_and_whole(client: Client):
         list(client.chat_stream({**body, "model": "nope"}))
 
 
+def test_leaving_a_chat_ends_its_job_within_a_moment(client: Client, app: Running):
+    body = {"model": "ttc/self_consistency", "messages": [{"role": "user", "content": PROBLEM}]}
+    stream = client.chat_stream({**body, "ttc": {"params": {"n": 64}, "progress": "reasoning"}})
+    next(stream)
+    assert app.orchestrator.running
+    stream.close()
+    end = time.monotonic() + 5
+    while app.orchestrator.running:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_one_client_serves_many_threads(client: Client):
     results: list[str | None] = []
 

@@ -313,6 +313,39 @@ async def test_leaving_an_asynchronous_stream_early_cancels_the_job(aclient: Asy
     assert service.asked("DELETE") == ["/v1/jobs/job-0"]
 
 
+# -- chats -----------------------------------------------------------------------------------------------------
+
+CHAT = {"model": "ttc/auto", "messages": []}
+
+
+def test_a_chat_is_streamed_until_it_says_that_it_is_done(client: Client, service: FakeService):
+    service.faults = [httpx.Response(503), httpx.Response(200, content=b': wait\n\ndata: {"a": 1}\n\ndata: [DONE]\n\n')]
+    assert list(client.chat_stream(CHAT)) == [{"a": 1}]
+    assert json.loads(service.requests[0].content) == {**CHAT, "stream": True}
+    assert len(service.requests) == 2
+
+
+def test_a_chat_that_breaks_off_is_an_error_and_is_not_paid_twice(client: Client, service: FakeService):
+    service.faults = [httpx.Response(200, content=b'data: {"a": 1}\n\n')]
+    stream = client.chat_stream(CHAT)
+    assert next(stream) == {"a": 1}
+    with pytest.raises(ServiceFailed, match="broke off"):
+        next(stream)
+    service.faults = [httpx.ReadTimeout("late")]
+    with pytest.raises(ServiceFailed):
+        client.chat(CHAT)
+    assert len(service.requests) == 2
+
+
+async def test_an_error_in_the_middle_of_a_chat_is_raised(aclient: AsyncClient, service: FakeService):
+    body = b'data: {"a": 1}\n\ndata: {"error": {"code": "engine_failed", "message": "gone", "model": "m"}}\n\n'
+    service.faults = [httpx.Response(200, content=body)]
+    with pytest.raises(EngineFailed, match="gone"):
+        assert [chunk async for chunk in aclient.chat_stream(CHAT)] == []
+    service.faults = [httpx.Response(200, json={"choices": []})]
+    assert await aclient.chat(CHAT) == {"choices": []}
+
+
 # -- the rest --------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ def test_fields_cannot_replace_what_every_error_has():
 
 def test_a_page_of_a_proxy_is_quoted_in_short():
     response = httpx.Response(403, content=b"<h1>\n  no  way </h1>" + b"x" * 1000, request=REQUEST)
-    with pytest.raises(ServiceFailed, match="status 403: <h1> no way </h1>x+$") as caught:
+    with pytest.raises(ServiceFailed, match=r"status 403: <h1> no way </h1>x+$") as caught:
         Retrying().attempts("http://service").wait_after(
             httpx.HTTPStatusError("no", request=REQUEST, response=response)
         )

@@ -1,5 +1,7 @@
 """Server-sent events are put together from pieces of any size."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_messages_are_read_as_the_standard_says():
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_it_does_not_matter_where_the_stream_is_cut(cuts: list[int]):
     places = sorted({0, *cuts, len(STREAM)})
-    pieces = [STREAM[start:end] for start, end in zip(places, places[1:], strict=False)]
+    pieces = [STREAM[start:end] for start, end in itertools.pairwise(places)]
     assert read([*pieces, b":"]) == MESSAGES
 
 
