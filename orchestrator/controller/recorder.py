@@ -14,10 +14,26 @@ class Recorder:
     """The only writer of one job's journal while its lease is held.
 
     Invariant of the lock: at most one append is under way, and rows reach the store in the order of their positions.
+
+    Args:
+        journals: The store.
+        job_id: The job.
+        epoch: Of the claim.
+        next_seq: Position of the next row.
+        publish: Told each row when it is durable.
+        waits: Whether `flush` waits for the store. Where nobody can resume the job, its rows are written in the
+            background, as many at once as have come together; only its end is waited for.
     """
 
     def __init__(
-        self, journals: Journals, *, job_id: str, epoch: int, next_seq: int, publish: Publish | None = None
+        self,
+        journals: Journals,
+        *,
+        job_id: str,
+        epoch: int,
+        next_seq: int,
+        publish: Publish | None = None,
+        waits: bool = True,
     ) -> None:
         self._journals = journals
         self._job_id = job_id
@@ -27,6 +43,8 @@ class Recorder:
         self._pending: list[JournalRow] = []
         self._lock = asyncio.Lock()
         self._failure: TtcError | None = None
+        self._waits = waits
+        self._background: asyncio.Task[None] | None = None
 
     @property
     def needs_marks(self) -> bool:
@@ -39,12 +57,29 @@ class Recorder:
         self._next_seq += 1
 
     async def flush(self, *, state: JobState | None = None, result: dict[str, Any] | None = None) -> None:
-        """Makes all rows noted so far durable.
+        """Makes all rows noted so far durable, or has that begun (see ``waits``).
 
         Raises:
             LeaseLost: Another controller has the job.
             StoreFailed: The store cannot be written. Either error is final: later calls raise it again.
         """
+        if self._waits or state is not None:
+            await self._write(state=state, result=result)
+            return
+        if self._failure is not None:
+            raise self._failure
+        if self._pending and (self._background is None or self._background.done()):
+            # No task group: it ends by itself, and the append of the job's end waits for it.
+            self._background = asyncio.ensure_future(self._write_pending())
+
+    async def _write_pending(self) -> None:
+        try:
+            while self._pending:
+                await self._write(state=None, result=None)
+        except TtcError:
+            return  # the next `flush` raises it
+
+    async def _write(self, *, state: JobState | None, result: dict[str, Any] | None) -> None:  # Any: JSON values
         async with self._lock:
             if self._failure is not None:
                 raise self._failure

@@ -137,3 +137,42 @@ async def test_a_state_is_written_without_rows_too() -> None:
     assert journal.num_appends == 0
     await recorder.flush(state=JobState.SUCCEEDED, result={})
     assert journal.states == [JobState.SUCCEEDED]
+
+
+async def test_a_patient_recorder_waits_for_the_end_only_and_keeps_the_order() -> None:
+    journal, told = Journal(), list[Event]()
+    recorder = Recorder(journal, job_id="j", epoch=1, next_seq=0, publish=told.append, waits=False)
+    for number in range(20):
+        await recorder.write("mark", {"n": number})
+    assert journal.rows == []
+    recorder.add("final", {})
+    await recorder.flush(state=JobState.SUCCEEDED, result={})
+    assert [row.seq for row in journal.rows] == list(range(21))
+    assert [event.seq for event in told] == list(range(21))
+    assert journal.num_appends <= 2
+    assert journal.states[-1] is JobState.SUCCEEDED
+
+
+async def test_a_patient_recorder_raises_what_went_wrong_in_the_background() -> None:
+    journal = Journal()
+    recorder = Recorder(journal, job_id="j", epoch=1, next_seq=0, waits=False)
+    journal.error = LeaseLost("gone", job_id="j", epoch=1)
+    await recorder.write("mark", {})
+    await asyncio.sleep(0.05)
+    with pytest.raises(LeaseLost):
+        await recorder.write("mark", {})
+    with pytest.raises(LeaseLost):
+        await recorder.flush(state=JobState.SUCCEEDED, result={})
+    assert journal.rows == []
+
+
+async def test_a_patient_recorder_that_lets_go_writes_no_row_twice() -> None:
+    journal = Journal()
+    recorder = Recorder(journal, job_id="j", epoch=1, next_seq=0, waits=False)
+    await recorder.write("mark", {"n": 0})
+    await asyncio.sleep(0)
+    await recorder.write("mark", {"n": 1})
+    await recorder.let_go(JobState.CANCELLED, final={"result": {}})
+    await asyncio.sleep(0.05)
+    assert [row.kind for row in journal.rows] == ["mark", "final"]
+    assert journal.states[-1] is JobState.CANCELLED
