@@ -283,6 +283,24 @@ async def test_an_engine_with_grammars_holds_the_schema_while_it_writes() -> Non
     assert set(engine.log[0].json_schema["properties"]) == {"city", "people"}
 
 
+async def test_a_reply_goes_on_from_the_assistants_last_words(service: Running) -> None:
+    messages = [*asked("a list"), {"role": "assistant", "content": "one\ntwo"}]
+    for stream in (False, True):
+        reply: Any = await service.client.chat.completions.create(model="small", messages=messages, stream=stream)
+        if stream:
+            text = "".join([chunk.choices[0].delta.content or "" async for chunk in reply])
+        else:
+            text = reply.choices[0].message.content
+        assert text == "\nthree\nfour"
+
+
+async def test_an_open_question_is_answered_by_a_whole_reply(service: Running) -> None:
+    reply = await service.client.chat.completions.create(model="ttc/self_consistency", messages=asked("a list"))
+    assert reply.choices[0].message.content == "one\ntwo\nthree\nfour"
+    assert reply.model_extra["ttc"]["is_whole_text"]  # type: ignore[index]
+    assert len(reply.model_extra["ttc"]["tokens_by_role"]["generators"]) == 1  # type: ignore[index]
+
+
 # Errors
 
 

@@ -156,6 +156,7 @@ def told(result: Result, *, policy: str, seed: int, sampling: Json) -> Json:
         "job_id": result.job_id,
         "policy": policy,
         "answer": answer.text,
+        "is_whole_text": answer.node is not None and answer.node.answer is None and answer.text is not None,
         "confidence": answer.confidence,
         "confidence_kind": answer.confidence_kind,
         "alternatives": [{"answer": text, "share": share} for text, share in answer.alternatives],

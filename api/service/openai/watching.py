@@ -39,8 +39,8 @@ class Watch:
         self.logprobs: list[list[Json]] = []
         self._plan = plan
         self._texts: dict[str, LiveText] = {}
-        self._places: dict[str, int] = {}
-        self._position: int | None = None
+        self._position: str | None = None
+        self._deltas: list[Json] = []
 
     @property
     def ended(self) -> Result:
@@ -63,10 +63,12 @@ class Watch:
             self.job_id = event.data["job_id"]
         elif event.kind == "result":
             self.result = event.data["result"]
-        elif event.kind == "begin" and self._position is None and _is_expand(event.data):
-            self._position = event.data["a"]
         elif event.kind == "delta" and self._plan.streams_live:
-            return list(self._take_delta(event.data))
+            self._deltas.append(event.data)
+            return self._take_deltas()
+        elif event.kind == "answer_delta" and self._position is None:
+            self._position = event.data["node"].partition(".")[0]
+            return self._take_deltas()
         return []
 
     def rest(self, index: int, whole: str) -> Piece:
@@ -77,9 +79,16 @@ class Watch:
         """
         return self._text_of(index).rest(whole)
 
+    def _take_deltas(self) -> list[Shown]:
+        """What has come, as soon as it is known which action's samples are the replies: those beside the answer."""
+        if self._position is None:
+            return []
+        deltas, self._deltas = self._deltas, []
+        return [shown for data in deltas for shown in self._take_delta(data)]
+
     def _take_delta(self, data: Json) -> Iterator[Shown]:
         position, _, place = data["node"].partition(".")
-        if position != str(self._position):
+        if position != self._position:
             return  # not a reply to the conversation itself
         index = int(place)
         text = self._text_of(index)
@@ -98,8 +107,3 @@ class Watch:
         while len(self.logprobs) <= index:
             self.logprobs.append([])
         self.logprobs[index] += piece.logprobs
-
-
-def _is_expand(row: Json) -> bool:
-    action = row.get("action")
-    return isinstance(action, dict) and action.get("type") == "Expand"

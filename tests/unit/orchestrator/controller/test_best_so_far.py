@@ -6,11 +6,13 @@ import pytest
 
 from orchestrator import Answer, Budget, JobState, Orchestrator, StopReason
 from orchestrator.actions import Commit, Conclude, Expand, Next, Propose, Score, Start
+from orchestrator.controller.best_so_far import most_alike
 from orchestrator.engine import Message
 from orchestrator.errors import BudgetExhausted, EngineFailed, NoAnswer, PolicyFailed
 from orchestrator.events import Event
 from orchestrator.testing import Latency, arithmetic, babble
 from orchestrator.testing.virtual_time import run_virtual
+from orchestrator.tree import Node
 from orchestrator.verifier import Candidate
 
 from .jobs import PROBLEM, an_engine, run_job
@@ -313,3 +315,16 @@ def test_the_error_a_policy_lets_through_decides_the_stop_reason() -> None:
 
     ran = run_virtual(run_job(policy))
     assert (ran.result.text, ran.result.stop_reason) == ("x", StopReason.BUDGET)
+
+
+async def test_of_open_replies_the_one_that_is_most_like_the_others_is_the_answer() -> None:
+    replies = ["a song of rain", "spring rain on the old pond", "rain on the pond in spring", "the old pond and a frog"]
+    ran = await run_job("self_consistency", an_engine(replies), params={"n": 24}, answer="open")
+    assert ran.result.text == "spring rain on the old pond"
+    assert ran.result.confidence is None
+
+
+def test_the_first_of_equals_is_the_most_alike() -> None:
+    nodes = [Node(f"1.{place}", text=text) for place, text in enumerate(["a b", "b a", "c"])]
+    assert most_alike(nodes) is nodes[0]
+    assert most_alike(nodes[2:]) is nodes[2]

@@ -5,10 +5,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from orchestrator.api.service.openai.chat_request import ChatRequest
+from orchestrator.api.service.openai.planning import plan
 from orchestrator.api.service.openai.progress import Progress
 from orchestrator.api.service.openai.sse import with_heartbeats
+from orchestrator.api.service.openai.watching import Watch
+from orchestrator.config import Settings
 from orchestrator.errors import NoAnswer
 from orchestrator.events import Event
+from orchestrator.fleet import Fleet
+from orchestrator.testing import ScriptedEngine
 
 
 async def test_silence_is_told_and_nothing_is_lost() -> None:
@@ -65,3 +71,19 @@ def test_progress_is_told_in_one_line_each() -> None:
     assert progress.line(Event("done", {"action": proposed})) == "best so far: 6, confidence 0.50"
     assert progress.line(Event("spent", {})) is None
     assert progress.line(Event("sample", {"failed": {}})) is None
+
+
+def test_replies_are_told_apart_before_the_journal_says_which_they_are() -> None:
+    body = {"model": "tiny", "messages": [{"role": "user", "content": "why?"}], "n": 2}
+    fleet = Fleet.of(small=ScriptedEngine("x", name="tiny"))
+    watch = Watch(plan(ChatRequest.model_validate(body).wish(), fleet, Settings()))
+
+    def told(kind: str, node: str, text: str) -> list[tuple[int, str]]:
+        return [(shown.place, shown.piece.text) for shown in watch.take(Event(kind, {"node": node, "text": text}))]
+
+    assert told("delta", "1.1", "b") == []
+    assert told("delta", "1.0", "a") == []
+    assert told("answer_delta", "1.0", "a") == [(1, "b"), (0, "a")]
+    assert told("delta", "1.1", "d") == [(1, "d")]
+    assert told("delta", "2.0", "a conclusion") == []
+    assert watch.rest(0, "a conclusion").text == " conclusion"
