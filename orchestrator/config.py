@@ -65,6 +65,7 @@ class ServiceSettings(BaseModel):
     max_wait_s: float = Field(300.0, gt=0, le=3600, description="Longest ?wait= of a request")
     heartbeat_s: float = Field(15.0, gt=0, description="A silent event stream says so often that it is alive")
     grace_s: float = Field(20.0, ge=0, description="What runs may go on so long when the service is told to stop")
+    keep_days: float | None = Field(None, gt=0, description="Jobs that ended so long ago are deleted; never by default")
     key_cache_s: float = Field(2.0, ge=0, le=60, description="A revoked API key may still work for so long")
     allowed_origins: tuple[str, ...] = Field((), description="Web pages from these origins may call (CORS); none may")
     allowed_hosts: tuple[str, ...] = Field((), description="Host names that requests must be sent to; any by default")

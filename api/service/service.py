@@ -17,6 +17,7 @@ from orchestrator.api.service.following import Followers
 from orchestrator.api.service.live import LiveEvents
 from orchestrator.api.service.observing.context import trace_labels
 from orchestrator.api.service.requests import JobRequest
+from orchestrator.api.service.retention import keep_forgetting
 from orchestrator.api.service.security.payments import priced
 from orchestrator.api.service.security.principal import Principal
 from orchestrator.api.service.security.wishes import check_wishes
@@ -36,6 +37,7 @@ _MAX_PRICINGS = 4
 """A job that takes all that is left of a key's budget is priced again so often when others were faster."""
 _END_S = 5.0
 """A job that was told to end here is waited for so long."""
+_DAY_S = 86_400.0
 _PROBE_S = 2.0
 """What does not answer so soon is not ready."""
 
@@ -87,6 +89,7 @@ class Service:
         self._group = asyncio.TaskGroup()
         self._is_stopping = False
         self._is_drained = False
+        self._forgetting: asyncio.Task[None] | None = None
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -94,6 +97,9 @@ class Service:
         await self._group.__aenter__()
         self.chats.open(self._group)
         self._group.create_task(self.runner.run())
+        if (days := self.settings.keep_days) is not None:
+            store = self.orchestrator.store
+            self._forgetting = self._group.create_task(keep_forgetting(store, keep_s=days * _DAY_S))
         return self
 
     async def __aexit__(
@@ -101,6 +107,8 @@ class Service:
     ) -> None:
         if not self._is_drained:
             await self.drain(0.0)
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         await self._group.__aexit__(None, None, None)  # what went wrong in the context is not the group's
 
     @property
