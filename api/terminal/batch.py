@@ -12,9 +12,9 @@ from orchestrator.answers import AnswerClasses, AnswerReader
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.problems import Problem
 from orchestrator.api.terminal.results import ResultSink
-from orchestrator.in_process import Orchestrator
 from orchestrator.errors import StoreFailed, TtcError
 from orchestrator.events import Event
+from orchestrator.in_process import Orchestrator
 from orchestrator.job import Result
 from orchestrator.store import JobState
 

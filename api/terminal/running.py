@@ -13,9 +13,9 @@ from orchestrator.api.terminal.report import headline, print_result
 from orchestrator.api.terminal.shutdown import stopping_gently
 from orchestrator.api.terminal.watch import JobWatch
 from orchestrator.api.terminal.wording import printable
-from orchestrator.in_process import Orchestrator
 from orchestrator.errors import CallerError, TtcError
 from orchestrator.events import Event, Publish
+from orchestrator.in_process import Orchestrator
 from orchestrator.job import Result
 from orchestrator.store import JobState
 
