@@ -94,7 +94,7 @@ export class Panel {
     const told = result === null ? {} : { answer: result.answer, confidence: result.confidence, confidence_kind: result.confidence_kind, stop_reason: result.stop_reason, limited_by: result.limited_by, error: result.error, result };
     this.job = { ...this.job, state, ...told };
     this.onJob(this.job);
-    this.waiting.show(this.job);
+    this.#paint();
   }
   /** Whether a job waits for a person is no event: it is asked until it does, or goes on. */
   async #poll() {
