@@ -64,6 +64,7 @@ class ServiceSettings(BaseModel):
     max_batch: int = Field(1000, ge=1, le=100_000, description="Most jobs in a batch")
     max_wait_s: float = Field(300.0, gt=0, le=3600, description="Longest ?wait= of a request")
     heartbeat_s: float = Field(15.0, gt=0, description="A silent event stream says so often that it is alive")
+    lease_s: float = Field(60.0, ge=1, le=3600, description="A process silent for so long has lost its jobs to others")
     grace_s: float = Field(20.0, ge=0, description="What runs may go on so long when the service is told to stop")
     keep_days: float | None = Field(None, gt=0, description="Jobs that ended so long ago are deleted; never by default")
     key_cache_s: float = Field(2.0, ge=0, le=60, description="A revoked API key may still work for so long")

@@ -253,7 +253,13 @@ class Orchestrator:
         )
 
     async def run_new(
-        self, asked: CheckedJob, record: JobRecord, *, payment: Payment | None = None, on_event: Publish | None = None
+        self,
+        asked: CheckedJob,
+        record: JobRecord,
+        *,
+        payment: Payment | None = None,
+        on_event: Publish | None = None,
+        lease_s: float = LEASE_S,
     ) -> Result:
         """Stores a new job and runs it here, without its ever being queued; its failure is in the result.
 
@@ -262,11 +268,12 @@ class Orchestrator:
             record: Made by `new_record`.
             payment: What is set aside for it.
             on_event: Called with every event; must not block.
+            lease_s: It is lost to others when nothing was written for so long.
 
         Raises:
             JobConflict, BudgetExhausted, StoreFailed: It could not be stored; see `Jobs.create`.
         """
-        await self.store.create(record, lease_s=LEASE_S, payment=payment)
+        await self.store.create(record, lease_s=lease_s, payment=payment)
         return await self._lives.run(record.id, asked, epoch=1, on_event=on_event, due_at=record.due_at)
 
     async def run_claimed(

@@ -74,6 +74,11 @@ class Runner:
         self._looked_for_cancels_at = 0.0
 
     @property
+    def lease_s(self) -> float:
+        """A job is lost to others when its lease was not renewed for so long."""
+        return self._lease_s
+
+    @property
     def num_running(self) -> int:
         """Jobs of the queue that run here now."""
         return len(self._tasks)

@@ -148,7 +148,9 @@ class Chats:
 
         try:
             with self._runner.holding(record.id, 1):
-                result = await self._orchestrator.run_new(asked, record, payment=payment, on_event=on_event)
+                result = await self._orchestrator.run_new(
+                    asked, record, payment=payment, on_event=on_event, lease_s=self._runner.lease_s
+                )
             if isinstance(result.error, LeaseLost):  # of which no event tells
                 tell(result.error)
         except TtcError as error:

@@ -26,7 +26,7 @@ from orchestrator.budget import UNLIMITED, Budget
 from orchestrator.config import ServiceSettings
 from orchestrator.errors import BudgetExhausted, JobConflict, ServiceStopping, TooManyRequests, TtcError, UnknownName
 from orchestrator.events import Event
-from orchestrator.in_process import LEASE_S, Orchestrator
+from orchestrator.in_process import Orchestrator
 from orchestrator.reply_form import FREE_FORM, ReplyForm
 from orchestrator.runner import Observer, Runner
 from orchestrator.store import Claimed, JobRecord, JobState, Payment
@@ -58,7 +58,7 @@ class Service:
         orchestrator: Open, with models and store; whoever opened it closes it.
         settings: Limits; those of the orchestrator's settings by default.
         observers: Told what jobs of this process do.
-        lease_s: See `Runner`.
+        lease_s: See `Runner`; by default that of the settings.
     """
 
     def __init__(
@@ -67,17 +67,18 @@ class Service:
         *,
         settings: ServiceSettings | None = None,
         observers: Sequence[Observer] = (),
-        lease_s: float = LEASE_S,
+        lease_s: float | None = None,
     ) -> None:
         self.orchestrator = orchestrator
         self.settings = settings or orchestrator.settings.service
+        self._lease_s = self.settings.lease_s if lease_s is None else lease_s
         live = LiveEvents()
         self.runner = Runner(
             orchestrator,
             concurrency=self.settings.concurrency,
             most_per_tenant=self.settings.max_running_per_tenant,
             observers=[live, *observers],
-            lease_s=lease_s,
+            lease_s=self._lease_s,
         )
         self.chats = Chats(
             orchestrator,
@@ -312,7 +313,7 @@ class Service:
         if record.state not in {JobState.QUEUED, JobState.WAITING}:
             return record
         try:
-            epoch = await store.claim(job_id, self.orchestrator.owner, lease_s=LEASE_S)
+            epoch = await store.claim(job_id, self.orchestrator.owner, lease_s=self._lease_s)
         except JobConflict:  # somebody takes it at this moment, and will see that it is to end
             return await store.get(job_id)
         with self.runner.holding(job_id, epoch):
