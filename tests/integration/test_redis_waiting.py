@@ -113,3 +113,18 @@ async def test_channels_that_nobody_waits_for_are_left_and_may_be_heard_again(
         await store.append("a", 1, [JournalRow(0, "mark", {})])
         await waiting
     await store.aclose()
+
+
+async def test_who_waits_is_woken_when_the_connection_is_lost_for_news_may_have_been_missed(
+    server: RedisServer,
+) -> None:
+    store = await RedisStore.open(server.url)
+    await store.create(JobRecord(id="a", owner=new_owner()), lease_s=60)
+    await store.wait_for_work(timeout_s=0.1)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        group.create_task(store.wait_for_work(timeout_s=60))
+        group.create_task(store.wait_for_news("a", after=-1, timeout_s=60))
+        await eventually(lambda: server.answer("PUBSUB CHANNELS *").count("{ttc:}") == 2)
+        await asyncio.sleep(0.1)
+        assert server.ask("CLIENT KILL TYPE pubsub") == b":1"
+    await store.aclose()
