@@ -531,7 +531,9 @@ async def test_a_response_that_was_cut_is_incomplete(service: Running) -> None:
         ({"background": True, "store": False}, "stored"),
         ({"conversation": "conv_1"}, "previous_response_id"),
         ({"truncation": "auto"}, "truncation"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "'message', 'function_call'"),
+        ({"input": [{"type": "message", "content": "x"}]}, "a message needs a role"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input_image"),
     ],
 )
 async def test_responses_refuse_what_they_cannot_keep(service: Running, options: dict[str, Any], says: str) -> None:

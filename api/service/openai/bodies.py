@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from orchestrator.api.service.requests import BudgetBody, SamplingBody
 from orchestrator.job import MAX_PROBLEM_CHARS
@@ -73,7 +73,7 @@ ZeroPenalty = Annotated[float | None, Field(ge=0, le=0), only(0, _NO_PENALTIES)]
 NoRepetitionPenalty = Annotated[float | None, Field(ge=1, le=1), only(1, _NO_PENALTIES)]
 NoBias = Annotated[dict[str, float] | None, Field(max_length=0), only({}, "logit_bias is not supported by any engine")]
 TextOnly = Annotated[
-    list[Literal["text"]] | None, Field(max_length=1), only(["text"], "only text can be read and written")
+    list[Literal["text"]] | None, Field(min_length=1, max_length=1), only(["text"], "only text can be read and written")
 ]
 NoAudio = Annotated[None, never("audio is not supported; only text can be read and written")]
 NoFunctions = Annotated[None, never("functions are no longer supported; send tools")]
@@ -134,7 +134,16 @@ def check_parts(content: Any) -> Any:  # Any: JSON value
     return content
 
 
-Content = Annotated[Text | list[TextPart], BeforeValidator(check_parts)]
+def text_or_list(value: Any) -> str:  # Any: JSON value
+    """Which of the two it is meant to be, so that only that one's mistakes are told."""
+    return "list" if isinstance(value, list) else "text"
+
+
+Content = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[list[TextPart], Tag("list")],
+    Discriminator(text_or_list),
+    BeforeValidator(check_parts),
+]
 
 
 def text_of(content: str | list[TextPart] | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from orchestrator.api.service.openai.bodies import (
     Body,
@@ -19,6 +19,7 @@ from orchestrator.api.service.openai.bodies import (
     TtcOptions,
     never,
     text_of,
+    text_or_list,
 )
 from orchestrator.api.service.openai.chat_request import Anything, check_choice
 from orchestrator.api.service.openai.wish import JSON_OBJECT, Wish
@@ -103,7 +104,10 @@ class ResponseRequest(Body):
     """A response that is asked for; with `background` it is a job."""
 
     model: Name = Field(description="ttc/auto, ttc/POLICY, or a model of the fleet (GET /v1/models)")
-    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=10_000)]
+    input: Annotated[
+        Annotated[Text, Tag("text")] | Annotated[list[InputItem], Field(min_length=1, max_length=10_000), Tag("list")],
+        Discriminator(text_or_list),
+    ]
     instructions: Text | None = None
     previous_response_id: Annotated[str, Field(max_length=200)] | None = None
     background: bool = Field(False, description="Queue it, and answer at once")
