@@ -186,6 +186,15 @@ def searches_of(sets: Sequence[ProblemSet], *, num_seeds: int, policies: Sequenc
                     yield Search(problem_set, problem, seed, policy)
 
 
+def _command(options: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """The command line again, as far as it says what is measured."""
+    words = ["python", "-m", "orchestrator.bench.kv_sharing"]
+    for name, value in vars(options).items():
+        if value != parser.get_default(name) and name not in {"rows", "out"}:
+            words += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return shlex.join(words)
+
+
 def main() -> None:
     """Measures and writes the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -219,7 +228,7 @@ def main() -> None:
     asyncio.run(bench.run(list(searches_of(sets, num_seeds=options.seeds, policies=options.policies))))
     result = {
         "machine": facts,
-        "command": shlex.join(["python", "-m", "orchestrator.bench.kv_sharing", *sys.argv[1:]]),
+        "command": _command(options, parser),
         "models": [f"lab:{name}" for name in (GENERATOR, REWARD_MODEL)],
         "split": options.split,
         "width": options.width,

@@ -139,12 +139,26 @@ def analysis(jobs: Sequence[Job], policies: Sequence[str], arms: Sequence[str]) 
         if policy != BASELINE and (BASELINE, arm) in columns:
             by_policy.append({**names, "against": BASELINE, **compared(found, columns[BASELINE, arm])})
     sizes = {name: len({job.problem for job in jobs if job.set == name}) for name in sorted({job.set for job in jobs})}
+    by_set = []
+    for name in sizes:
+        for policy in policies:
+            own, theirs = _pair(jobs, name, policy, arms[0])
+            if policy != BASELINE and own.problems and theirs.problems:
+                row = {"policy": policy, "arm": f"{arms[0]}, {name}", "against": BASELINE}
+                by_set.append({**row, **compared(own, theirs)})
     return {
         "problems": sizes,
         "means": [{"policy": policy, "arm": arm, **found.summary()} for (policy, arm), found in columns.items()],
         "arms": by_arm,
         "policies": by_policy,
+        "sets": by_set if len(sizes) > 1 else [],
     }
+
+
+def _pair(jobs: Sequence[Job], name: str, policy: str, arm: str) -> tuple[Columns, Columns]:
+    """A policy and the baseline on one set."""
+    own = [job for job in jobs if job.set == name]
+    return Columns(own, policy, arm), Columns(own, BASELINE, arm)
 
 
 _COUNTS = {
@@ -171,9 +185,10 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
         f"# KV sharing: {', '.join(policies)}",
         "",
         f"Searches of width {result['width']} with {' and '.join(result['models'])}; {result['split']} problems:",
-        f"{problems}. The same searches with the same seeds in every arm, one at a time, arms in turn: *shared* keeps",
-        "in the cache what a tree keeps; *unshared* reads every prompt whole, once for all samples of a request, and",
-        f"keeps nothing; *capped* is *shared* with {result['cap']} KV cells a model in place of {result['cells']}.",
+        f"{problems}.",
+        "The same searches with the same seeds in every arm, one at a time, arms in turn: *shared* keeps in the cache",
+        "what a tree keeps; *unshared* reads every prompt whole, once for all samples of a request, and keeps nothing;",
+        f"*capped* is *shared* with {result['cap']} KV cells a model in place of {result['cells']}.",
         f"Made by `{result['command']}`.",
         "",
         *table(
@@ -205,7 +220,7 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
         "",
         f"The policies against `{BASELINE}` in the same arm:",
         "",
-        *_comparisons(result["policies"]),
+        *_comparisons([*result["policies"], *result["sets"]]),
         "",
         machine_line(result["machine"]),
     ]
