@@ -40,6 +40,7 @@ class Chats:
         self._num_waiting = 0
         self._by_tenant: Counter[str] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._left: set[str] = set()
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -83,7 +84,7 @@ class Chats:
             is_over = True
         finally:
             if not is_over and not self._orchestrator.cancel(record.id):
-                task.cancel()
+                self._left.add(record.id)  # being stored, which is not undone half way: it ends when it starts
 
     def cancel_all(self) -> None:
         """Ends all runs with their best answers so far."""
@@ -125,6 +126,7 @@ class Chats:
 
     def _note_end(self, record: JobRecord) -> None:
         del self._tasks[record.id]
+        self._left.discard(record.id)
         self._turns.release()
         self._forget(record.tenant)
 
@@ -143,6 +145,8 @@ class Chats:
         watch = self._runner.watcher_of(record)
 
         def on_event(event: Event) -> None:
+            if event.kind == "started" and record.id in self._left:
+                self._orchestrator.cancel(record.id)
             watch(event)
             tell(event)
 

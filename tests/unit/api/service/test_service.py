@@ -15,6 +15,7 @@ from orchestrator.budget import Amount, Budget
 from orchestrator.errors import BudgetExhausted, InvalidRequest, ServiceStopping, TooManyRequests, UnknownName
 from orchestrator.events import Event
 from orchestrator.store import Claimed, JobState
+from orchestrator.stores import MemoryStore
 from orchestrator.testing import Latency
 
 from .serving import JOB, SLOW, Serving, serving, until
@@ -103,6 +104,33 @@ async def test_a_chat_whose_listener_is_cancelled_ends_too() -> None:
         await until(has_ended)
         (record,) = await here.store.list_jobs()
     assert record.state is JobState.CANCELLED
+
+
+class SlowToCreate(MemoryStore):
+    """What is created is there at once, and acknowledged later."""
+
+    async def create(self, *args: Any, **options: Any) -> None:
+        await super().create(*args, **options)
+        await asyncio.sleep(0.1)
+
+
+async def test_a_chat_that_is_left_while_it_is_stored_ends_at_once_and_costs_nothing() -> None:
+    who = Principal(tenant="t", key_id="k")
+    async with serving(store=SlowToCreate(), who=who) as here:
+        listening = asyncio.create_task(listened(here, who))
+        await asyncio.sleep(0.05)
+        listening.cancel()
+        await asyncio.wait([listening])
+
+        async def has_ended() -> bool:
+            return not here.service.chats.num_running
+
+        await until(has_ended)
+        (record,) = await here.store.list_jobs()
+        spent, set_aside = await here.store.spent("k", "total")
+        num_requests = (await here.engine.health()).requests
+    assert record.state is JobState.CANCELLED
+    assert (spent, set_aside, num_requests) == (Amount(), Amount(), 0)
 
 
 async def test_chats_beyond_the_concurrency_wait_and_those_beyond_the_bound_are_refused() -> None:
