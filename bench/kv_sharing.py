@@ -22,6 +22,7 @@ from pathlib import Path
 from orchestrator import Budget, Event, Orchestrator, Result
 from orchestrator.bench.kv_sharing_analysis import Job, analysis, page, read_jobs
 from orchestrator.bench.lab.model_names import REWARD_MODEL, weights_path
+from orchestrator.bench.noisy_checker import noisy_checker
 from orchestrator.bench.problems import Problem, ProblemSet
 from orchestrator.bench.report import PUBLISHED, machine, write
 from orchestrator.bench.sets import open_set
@@ -105,21 +106,24 @@ async def opened(arm: Arm) -> AsyncIterator[Orchestrator]:
 
 
 class Bench:
-    """The searches of one run, and those that an earlier one of the same width and cap has kept.
+    """The searches of one run, and those that an earlier one of the same width, cap and rewards has kept.
 
     Args:
         width: Of each search.
         cap: Cells of each model in the arm that has few.
+        auc: Of checkers that give the rewards in place of the reward model; None for the model.
         chosen_arms: Those to run.
         rows: The file of jobs.
     """
 
-    def __init__(self, *, width: int, cap: int, chosen_arms: Sequence[Arm], rows: Path) -> None:
+    def __init__(self, *, width: int, cap: int, auc: float | None, chosen_arms: Sequence[Arm], rows: Path) -> None:
         self._width = width
         self._cap = cap
+        self._auc = auc
+        self._verifier = None if auc is None else noisy_checker(auc)
         self._arms = chosen_arms
         self._rows = rows
-        self.jobs = [job for job in read_jobs(rows) if (job.width, job.cap) == (width, cap)]
+        self.jobs = [job for job in read_jobs(rows) if (job.width, job.cap, job.auc) == (width, cap, auc)]
 
     async def run(self, searches: Sequence[Search]) -> None:
         """Runs what there is no row of; the arms of a search come one after another, in an order that rotates."""
@@ -150,6 +154,7 @@ class Bench:
                 messages=problem.messages,
                 policy=name,
                 params={"width": self._width, **params},
+                verifier=self._verifier,
                 answer=problem_set.answer_kind,
                 budget=BUDGET,
                 seed=search.seed,
@@ -162,6 +167,7 @@ class Bench:
             seed=search.seed,
             width=self._width,
             cap=self._cap,
+            auc=self._auc,
             policy=search.policy,
             arm=arm.name,
             is_correct=problem_set.is_correct(problem, results[-1].text),
@@ -208,10 +214,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="searches of each problem")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--cap", type=int, default=128, help="cells of each model in the arm 'capped'")
+    parser.add_argument("--auc", type=float, help="checkers blurred to this AUC give the rewards, and not the model")
     parser.add_argument("--name", default="kv_sharing", help="of the report")
     parser.add_argument("--rows", type=Path, help="jobs; those it holds are not run again; build/bench/NAME.jsonl")
     parser.add_argument("--out", type=Path, default=PUBLISHED)
     options = parser.parse_args()
+    if options.auc is not None and not 0.5 < options.auc < 1:
+        parser.error(f"--auc must be above 0.5 and below 1, not {options.auc:g}")
     for text in options.policies:
         try:
             read_policy(text)
@@ -224,12 +233,13 @@ def main() -> None:
     sets = [open_set(spec, count=options.problems, seed=PROBLEMS_SEED, split=options.split) for spec in options.sets]
     chosen = [arm for arm in arms(options.cap) if arm.name in options.arms]
     rows = options.rows or ROWS / f"{options.name}.jsonl"
-    bench = Bench(width=options.width, cap=options.cap, chosen_arms=chosen, rows=rows)
+    bench = Bench(width=options.width, cap=options.cap, auc=options.auc, chosen_arms=chosen, rows=rows)
     asyncio.run(bench.run(list(searches_of(sets, num_seeds=options.seeds, policies=options.policies))))
     result = {
         "machine": facts,
         "command": _command(options, parser),
-        "models": [f"lab:{name}" for name in (GENERATOR, REWARD_MODEL)],
+        "generator": f"lab:{GENERATOR}",
+        "rewards": f"lab:{REWARD_MODEL}" if options.auc is None else f"checkers blurred to an AUC of {options.auc:g}",
         "split": options.split,
         "width": options.width,
         "cells": _CELLS,

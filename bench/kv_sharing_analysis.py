@@ -24,6 +24,7 @@ class Job:
 
     Attributes:
         cap: Cells of each model in the arm that has few.
+        auc: Of the blurred checkers that gave the rewards; None where the reward model did.
         cpu_s: CPU time of the process.
         usage: `Usage.to_json`.
     """
@@ -39,6 +40,7 @@ class Job:
     wall_s: float
     cpu_s: float
     usage: dict[str, Any]  # Any: JSON values
+    auc: float | None = None
 
     @property
     def counts(self) -> Usage:
@@ -184,7 +186,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
     lines = [
         f"# KV sharing: {', '.join(policies)}",
         "",
-        f"Searches of width {result['width']} with {' and '.join(result['models'])}; {result['split']} problems:",
+        f"Searches of width {result['width']} by `{result['generator']}`; rewards: {result['rewards']};",
+        f"{result['split']} problems:",
         f"{problems}.",
         "The same searches with the same seeds in every arm, one at a time, arms in turn: *shared* keeps in the cache",
         "what a tree keeps; *unshared* reads every prompt whole, once for all samples of a request, and keeps nothing;",

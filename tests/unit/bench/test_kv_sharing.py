@@ -75,7 +75,8 @@ def test_the_page_has_a_row_for_each_and_survives_json() -> None:
     result = {
         "machine": machine(),
         "command": "python -m this",
-        "models": ["a", "b"],
+        "generator": "a",
+        "rewards": "b",
         "split": "test",
         "width": 8,
         "cells": 1000,
