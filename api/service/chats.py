@@ -83,7 +83,7 @@ class Chats:
                 yield event
             is_over = True
         finally:
-            if not is_over and not self._orchestrator.cancel(record.id):
+            if not is_over and not self._orchestrator.cancel(record.id) and record.id in self._tasks:
                 self._left.add(record.id)  # being stored, which is not undone half way: it ends when it starts
 
     def cancel_all(self) -> None:

@@ -1,0 +1,1 @@
+"""Long counts of the service: clients that leave, and processes that die."""
