@@ -15,6 +15,7 @@ from orchestrator.api.service.openai.json_schemas import check_schema
 from orchestrator.api.service.openai.model_names import AUTO, PREFIX, named
 from orchestrator.api.service.openai.wish import Wish
 from orchestrator.api.service.requests import BudgetBody, JobRequest, MessageBody, SamplingBody
+from orchestrator.api.service.security.wishes import check_wishes
 from orchestrator.api.service.service import Service
 from orchestrator.budget import Budget
 from orchestrator.config import Settings
@@ -90,7 +91,9 @@ def plan(wish: Wish, fleet: Fleet, settings: Settings) -> Plan:
         CallerError: The wish cannot be granted.
     """
     name = named(wish.model, fleet, default_policy=settings.policy)
-    policy = registry.load_policy(_policy_name(wish, name.policy))
+    policy_name, answer = _policy_name(wish, name.policy), wish.ttc.answer or _answer_kind(wish)
+    check_wishes(policy=policy_name, answer=answer, allows_patterns=settings.service.allows_patterns)
+    policy = registry.load_policy(policy_name)
     params = _params(wish, policy, name.model)
     messages, prefix = _split(wish.messages)
     form = ReplyForm(
@@ -101,7 +104,6 @@ def plan(wish: Wish, fleet: Fleet, settings: Settings) -> Plan:
         prefix=prefix,
     )
     _check_form(form, policy)
-    answer = wish.ttc.answer or (_OPEN if wish.json_schema is None else "json")
     max_tokens = wish.max_tokens or settings.max_sample_tokens
     width = wish.n if policy.name == "single" else width_of(policy, wish.effort, params.get(width_param(policy) or ""))
     job = JobRequest(
@@ -118,6 +120,10 @@ def plan(wish: Wish, fleet: Fleet, settings: Settings) -> Plan:
         labels={**wish.labels, **wish.ttc.labels},
     )
     return Plan(wish=wish, job=job, form=form, streams_live=_streams_live(form, policy, params, fleet))
+
+
+def _answer_kind(wish: Wish) -> str:
+    return _OPEN if wish.json_schema is None else "json"
 
 
 def _policy_name(wish: Wish, by_name: str) -> str:
