@@ -31,10 +31,12 @@ def create_app(service: Service, *, gate: Gate | None = None, observing: Observi
         description="Reasoning jobs under budgets that hold.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would be built from what the caller says our name is
+        generate_unique_id_function=lambda route: route.name,  # what functions of generated clients are called
     )
     app.state.service = service
     app.state.gate = gate or Gate(service.orchestrator.store, cache_s=service.settings.key_cache_s)
-    for module in (jobs, events, batches, catalogue, health, usage, docs, chat, responses):
+    for module in (chat, responses, jobs, events, batches, catalogue, health, usage, docs):  # tried in this order
         app.include_router(module.router)
     app.include_router(dashboard_router)
     docs.describe(app)

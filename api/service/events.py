@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Response
 
 from orchestrator.api.service.callers import Caller
 from orchestrator.api.service.dependencies import ServiceOf
@@ -25,7 +25,7 @@ _STREAM = {"description": "Events; each is a row of the job's journal, or text a
 
 @router.get(
     "/{job_id}/events",
-    response_class=EventStream,
+    response_class=Response,  # not the stream's: errors are not of its type
     responses={200: {**_STREAM, "content": {"text/event-stream": {"schema": {"type": "string"}}}}, **errors(404)},
 )
 async def follow_job(

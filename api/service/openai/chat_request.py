@@ -90,7 +90,7 @@ class NamedFunction(Body):
     name: Name
 
 
-class NamedTool(Body):
+class ChatNamedTool(Body):
     """The tool that must be called."""
 
     type: Literal["function"]
@@ -103,7 +103,7 @@ class PlainFormat(Body):
     type: Literal["text", "json_object"]
 
 
-class SchemaFormat(Body):
+class ChatSchemaFormat(Body):
     """JSON of a schema."""
 
     type: Literal["json_schema"]
@@ -134,9 +134,9 @@ class ChatRequest(Body):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     logprobs: bool = Field(False, description="With policy single only")
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    response_format: PlainFormat | SchemaFormat | None = Field(None, discriminator="type")
+    response_format: PlainFormat | ChatSchemaFormat | None = Field(None, discriminator="type")
     tools: list[ChatTool] = Field(default_factory=list, max_length=128)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChatNamedTool | None = None
     parallel_tool_calls: bool = True
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
@@ -193,13 +193,15 @@ class ChatRequest(Body):
         )
 
     def _schema(self) -> dict[str, Any] | None:  # Any: JSON Schema
-        if isinstance(self.response_format, SchemaFormat):
+        if isinstance(self.response_format, ChatSchemaFormat):
             return self.response_format.json_schema.schema_
         is_json = self.response_format is not None and self.response_format.type == "json_object"
         return dict(JSON_OBJECT) if is_json else None
 
     def _choice(self) -> str:
-        return self.tool_choice.function.name if isinstance(self.tool_choice, NamedTool) else self.tool_choice or AUTO
+        return (
+            self.tool_choice.function.name if isinstance(self.tool_choice, ChatNamedTool) else self.tool_choice or AUTO
+        )
 
     def _offer(self) -> ToolOffer | None:
         if not self.tools:
