@@ -53,7 +53,7 @@ class AnswerClasses:
         self._reader = reader
         self._by_answer: dict[str, str] = {}
         self._by_key: dict[str, str] = {}
-        self._representatives: list[str] = []
+        self._representatives: dict[str, bool] = {}  # in order; whether it is plain, as its key tells
         self._turn = asyncio.Lock()  # held from the search for a class until the answer is in one: no class twice
 
     async def classify(self, answer: str) -> str:
@@ -70,7 +70,7 @@ class AnswerClasses:
             found = await self._search(answer, key)
         if found is None:
             found = answer
-            self._representatives.append(answer)
+            self._representatives[answer] = key is not None
         self._by_answer[answer] = found
         if key is not None:
             self._by_key.setdefault(key, found)
@@ -84,11 +84,11 @@ class AnswerClasses:
                 if (key := self._reader.key(member)) is not None:
                     self._by_key.setdefault(key, answer_class)
         if answer_class not in self._representatives:
-            self._representatives.append(answer_class)
+            self._representatives[answer_class] = self._reader.key(answer_class) is not None
 
     async def _search(self, answer: str, key: str | None) -> str | None:
-        for representative in self._representatives:
-            if key is not None and self._reader.key(representative) is not None:
+        for representative, is_plain in tuple(self._representatives.items()):
+            if key is not None and is_plain:
                 continue  # two plain answers with different keys differ
             if await self._reader.equivalent(representative, answer):
                 return representative

@@ -7,10 +7,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from orchestrator.errors import LeaseLost, RunFailure, StoreFailed, TtcError
-from orchestrator.events import Event, Publish, careful
+from orchestrator.events import Event, Publish
 from orchestrator.in_process import LEASE_S, Orchestrator
 from orchestrator.store import Claimed, JobRecord
 
@@ -26,12 +25,6 @@ _CANCEL_LOOK_S = 0.25
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 10.0
 """After a failure of the store, the next attempt is made so much later; twice as long after each further one."""
 _SMOOTHING = 0.1
-
-
-@dataclass(slots=True)
-class _Held:
-    epoch: int
-    renewed_at: float
 
 
 class Runner:
@@ -64,11 +57,11 @@ class Runner:
         self._concurrency = concurrency
         self._most_per_tenant = most_per_tenant
         self._lease_s = lease_s
-        self._held: dict[str, _Held] = {}
+        self._held: dict[tuple[str, int], float] = {}  # jobs and epochs: when their leases were renewed
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
         self._is_draining = False
-        self._is_idle = asyncio.Event()
+        self._has_ended = asyncio.Event()
         self._is_drained = asyncio.Event()
         self._pause_s = 0.0
         self._looked_for_cancels_at = 0.0
@@ -95,22 +88,26 @@ class Runner:
 
     def watcher_of(self, record: JobRecord) -> Publish:
         """Tells all observers what a job does; their mistakes are not the job's."""
-        watchers = [careful(observer(record)) for observer in self.observers]
+        watchers = [observer(record) for observer in self.observers]
 
         def publish(event: Event) -> None:
             for watcher in watchers:
-                watcher(event)
+                try:
+                    watcher(event)
+                except Exception:  # noqa: BLE001  # as it is not part of the job
+                    _LOG.exception("an observer raised", extra={"kind": event.kind})
 
         return publish
 
     @contextmanager
     def holding(self, job_id: str, epoch: int) -> Iterator[None]:
         """Keeps the lease of a job, and hears of its cancellation, as long as the context is open."""
-        self._held[job_id] = _Held(epoch, time.monotonic())
+        self._held[job_id, epoch] = time.monotonic()
         try:
             yield
         finally:
-            del self._held[job_id]
+            del self._held[job_id, epoch]
+            self._has_ended.set()
 
     # -- life --------------------------------------------------------------------------------------------------
 
@@ -128,22 +125,30 @@ class Runner:
                 minding.cancel()
 
     async def drain(self, grace_s: float) -> None:
-        """Takes nothing new, gives what runs ``grace_s`` seconds to end, and lets the rest go back to the queue."""
-        self._is_draining = True
-        await self._until_idle(grace_s)
-        for task in tuple(self._tasks):
-            task.cancel()
-        await self._until_idle(None)
-        self._is_drained.set()
+        """Takes nothing new, gives what runs ``grace_s`` seconds to end, and lets the rest go back to the queue.
 
-    async def _until_idle(self, timeout_s: float | None) -> None:
+        Leases of what runs here otherwise (see `holding`) are kept until that has ended, too.
+        """
+        self._is_draining = True
         try:
-            async with asyncio.timeout(timeout_s):
-                while self._tasks:
-                    self._is_idle.clear()
-                    await self._is_idle.wait()
+            async with asyncio.timeout(grace_s):
+                await self._until_idle()
         except TimeoutError:
             _LOG.info("jobs are given back", extra={"num_jobs": len(self._tasks)})
+        for task in tuple(self._tasks):
+            task.cancel()
+        await self._until_idle()
+        while self._held:
+            await self._next_end()
+        self._is_drained.set()
+
+    async def _until_idle(self) -> None:
+        while self._tasks:
+            await self._next_end()
+
+    async def _next_end(self) -> None:
+        self._has_ended.clear()
+        await self._has_ended.wait()
 
     async def _mind(self) -> None:
         while True:
@@ -156,36 +161,51 @@ class Runner:
                     self._start(claimed)
                 self._pause_s = 0.0
                 await self._orchestrator.store.wait_for_work(timeout_s=timeout_s)
-            except TtcError as error:
-                await self._pause(error)
             except Exception as error:  # noqa: BLE001  # a store of somebody else's; nobody else would go on minding
                 await self._pause(error)
 
     async def _pause(self, error: Exception) -> None:
-        was_expected = isinstance(error, TtcError)
-        _LOG.error("the store cannot be used", exc_info=not was_expected, extra={"reason": str(error)})
+        _log("the store cannot be used", error)
         self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
         await asyncio.sleep(self._pause_s)
 
     async def _taken(self) -> Claimed | None:
+        """The next job; one that comes when none is wanted any more goes back to the queue."""
         if self._is_draining:
             return None
-        return await self._orchestrator.store.take(
-            self._orchestrator.owner, lease_s=self._lease_s, most_per_tenant=self._most_per_tenant
+        store = self._orchestrator.store
+        taking = asyncio.ensure_future(
+            store.take(self._orchestrator.owner, lease_s=self._lease_s, most_per_tenant=self._most_per_tenant)
         )
+        try:
+            claimed = await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await self._give_back(await taking)
+            raise
+        if self._is_draining:
+            await self._give_back(claimed)
+            return None
+        return claimed
+
+    async def _give_back(self, claimed: Claimed | None) -> None:
+        if claimed is not None:
+            await self._orchestrator.store.append(claimed.record.id, claimed.epoch, [], state=JobState.QUEUED)
 
     # -- leases and cancellations ------------------------------------------------------------------------------
 
     async def _renew(self) -> None:
         """Renews leases that are a third over; a job whose lease is lost stops at once."""
         now = time.monotonic()
-        for job_id, held in tuple(self._held.items()):
-            if now - held.renewed_at < self._lease_s / 3 or job_id not in self._held:
+        for (job_id, epoch), renewed_at in tuple(self._held.items()):
+            if now - renewed_at < self._lease_s / 3 or (job_id, epoch) not in self._held:
                 continue
             try:
-                await self._orchestrator.store.append(job_id, held.epoch, [])
-                held.renewed_at = time.monotonic()
+                await self._orchestrator.store.append(job_id, epoch, [])
+                if (job_id, epoch) in self._held:
+                    self._held[job_id, epoch] = time.monotonic()
             except LeaseLost as error:
+                if (job_id, epoch) not in self._held:
+                    continue
                 _LOG.warning("a lease is lost", extra={"job_id": job_id})
                 self._orchestrator.lose(job_id, error)
 
@@ -211,8 +231,7 @@ class Runner:
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not self._tasks:
-            self._is_idle.set()
+        self._has_ended.set()
 
     async def _work(self, claimed: Claimed) -> None:
         """Runs a job, and then whatever is next, until there is nothing."""
@@ -220,13 +239,13 @@ class Runner:
         while following is not None:
             try:
                 await self._run_one(following)
-            except TtcError as error:  # the job goes on when its lease is over, here or elsewhere
-                _LOG.error("a job was interrupted", extra={"job_id": following.record.id, "reason": str(error)})
+            except Exception as error:  # noqa: BLE001  # the job goes on when its lease is over, here or elsewhere
+                _log("a job was interrupted", error, job_id=following.record.id)
                 return
             try:
                 following = await self._taken() if len(self._tasks) <= self._concurrency else None
-            except TtcError as error:
-                _LOG.error("no further job can be taken", extra={"reason": str(error)})
+            except Exception as error:  # noqa: BLE001  # a store of somebody else's; the loop that minds goes on
+                _log("no further job can be taken", error)
                 return
 
     async def _run_one(self, claimed: Claimed) -> None:
@@ -246,7 +265,20 @@ class Runner:
             except Exception as error:  # noqa: BLE001  # one job must not end the others
                 _LOG.exception("a job could not be run", extra={"job_id": record.id})
                 failure = RunFailure(f"the job could not be run, which is a bug in ttc or in a plug-in: {error!r}")
-                result = await self._orchestrator.run_claimed(claimed, on_event=publish, error=failure)
+                result = await self._failed(claimed, failure, publish)
         if isinstance(result.error, LeaseLost | StoreFailed):
             raise result.error
         self.mean_run_s += _SMOOTHING * (time.monotonic() - started_at - self.mean_run_s)
+
+    async def _failed(self, claimed: Claimed, failure: RunFailure, publish: Publish) -> Result:
+        try:
+            return await self._orchestrator.run_claimed(claimed, on_event=publish, error=failure)
+        except TtcError:
+            raise
+        except Exception:  # noqa: BLE001  # what the store has of it cannot be read: of a later version, or damaged
+            _LOG.exception("a job could not be read", extra={"job_id": claimed.record.id})
+            return await end_unread(self._orchestrator.store, claimed, failure)
+
+
+def _log(message: str, error: Exception, **fields: str) -> None:
+    _LOG.error(message, exc_info=not isinstance(error, TtcError), extra={**fields, "reason": str(error)})

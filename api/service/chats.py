@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 
 from orchestrator.asking import CheckedJob
 from orchestrator.errors import LeaseLost, TooManyRequests, TtcError
@@ -58,9 +58,15 @@ class Chats:
         self._group = group
 
     async def run(
-        self, asked: CheckedJob, record: JobRecord, payment: Payment | None, *, most_of_tenant: int | None = None
+        self,
+        asked: CheckedJob,
+        record: JobRecord,
+        payment: Payment | None,
+        *,
+        most_of_tenant: int | None = None,
+        kinds: Collection[str] | None = None,
     ) -> AsyncIterator[Event]:
-        """Runs a job and yields its events; leaving the iteration ends it.
+        """Runs a job and yields its events, or those of some kinds and the last one; leaving the iteration ends it.
 
         Raises:
             TooManyRequests: Too many wait, or too many of the tenant run.
@@ -70,7 +76,13 @@ class Chats:
         await self._take_turn(record.tenant)
         events: asyncio.Queue[Event | TtcError | None] = asyncio.Queue()
         assert self._group is not None, "chats are opened before they run"
-        task = self._group.create_task(self._run(asked, record, payment, events.put_nowait))
+        wanted = None if kinds is None else frozenset(kinds) | {"result"}
+
+        def tell(event: Event | TtcError | None) -> None:
+            if wanted is None or not isinstance(event, Event) or event.kind in wanted:
+                events.put_nowait(event)
+
+        task = self._group.create_task(self._run(asked, record, payment, tell))
         self._tasks[record.id] = task
         task.add_done_callback(lambda _: self._note_end(record))
         is_over = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -124,6 +125,8 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
         store = service.orchestrator.store
         gate = Gate(store, is_key_required=not is_loopback(host), cache_s=settings.service.key_cache_s)
         server = _Server(_config(service, gate, observing))
+        gc.collect()
+        gc.freeze()  # what is there now stays, and need not be looked through again and again
         stop = Stop()
         with _stopping(stop, is_worker=serving.is_worker):
             async with asyncio.TaskGroup() as tasks:

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
@@ -176,9 +176,16 @@ class Service:
         raise AssertionError("the last attempt returns or raises")
 
     async def run_now(
-        self, who: Principal, request: JobRequest, *, form: ReplyForm = FREE_FORM
+        self,
+        who: Principal,
+        request: JobRequest,
+        *,
+        form: ReplyForm = FREE_FORM,
+        kinds: Collection[str] | None = None,
     ) -> AsyncIterator[Event]:
         """Runs a job in this process and yields its events; the first is ``started``, the last ``result``.
+
+        With ``kinds`` only those of these kinds are yielded, and the last.
 
         Leaving the iteration cancels the job at once; what it has cost is booked all the same. When this process dies
         the job is cancelled, not resumed.
@@ -190,7 +197,7 @@ class Service:
         asked, payment = await self._accepted(who, request, form)
         asked = asked._replace(spec=replace(asked.spec, is_bound=True))
         record = self._record(who, request, asked)
-        running = self.chats.run(asked, record, payment, most_of_tenant=who.limits.max_running)
+        running = self.chats.run(asked, record, payment, most_of_tenant=who.limits.max_running, kinds=kinds)
         async with aclosing(running) as events:  # type: ignore[type-var]  # it is a generator
             async for event in events:
                 yield event

@@ -55,6 +55,8 @@ def sample_usage(
     cached_tokens: int,
     output_tokens: int,
     longest_sibling: int = 0,
+    recomputed_tokens: int = 0,
+    peak_kv_cells: int = 0,
     is_estimated: bool = False,
 ) -> Usage:
     """What one sample did cost; arguments as in `sample_amount`.
@@ -73,6 +75,8 @@ def sample_usage(
         cached_prompt_tokens=cached_tokens,
         output_tokens=output_tokens,
         model_calls=1,
+        recomputed_tokens=recomputed_tokens,
+        peak_kv_cells=peak_kv_cells,
         flops=flops,
         effective_flops=round(flops + KINETICS_INTENSITY * (own_reads + shared_reads)),
         picodollars=model.prices.picodollars(

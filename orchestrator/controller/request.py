@@ -311,10 +311,11 @@ class Request:
             cached_tokens=self._cached_tokens if pays_prompt else 0,
             output_tokens=unit.tokens,
             longest_sibling=self._longest_done,
+            recomputed_tokens=unit.recomputed_tokens + (self._recomputed_tokens if pays_prompt else 0),
+            peak_kv_cells=unit.tree_kv_cells,
             is_estimated=is_estimated,
         )
-        recomputed = unit.recomputed_tokens + (self._recomputed_tokens if pays_prompt else 0)
-        usage = unit.paid + replace(own, recomputed_tokens=recomputed, peak_kv_cells=unit.tree_kv_cells)
+        usage = unit.paid + own if self._attempt else own
         if pays_prompt and unit.repeats_prompt:
             usage = replace(usage, lost_tokens=usage.lost_tokens + self._context_tokens)
         assert unit.reservation is not None, "a running sample has money"

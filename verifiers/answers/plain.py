@@ -38,6 +38,7 @@ _UNITS = re.compile(
     r"(?:(?:\s+|\s*/\s*|-)[A-Za-z]{1,20}\.?(?:\^\{?[1-9]\}?)?){0,5})"
 )
 _PERCENT = re.compile(r"(?P<value>.*[0-9}.])\s*%")
+_MAX_CHOICE_CHARS = 60
 _WORDS = re.compile(r"[^\W\d_]+(?:[ '\u2019-]{1,2}[^\W\d_]+)*")
 _CHOICE = re.compile(r"(?:(?i:option|choice)\s)?\(?\s?([A-J])\s?\)?\s?[.:)]?")
 
@@ -63,11 +64,12 @@ def key_of(answer: str) -> str | None:
     """The key of a plain answer; None if it is not plain."""
     if len(answer) > MAX_ANSWER_CHARS:
         return None
-    if (choice := choice_of(answer)) is not None:
+    text = cleaned(answer)
+    if (choice := _choice_in(answer, text)) is not None:
         return f"c:{choice}"
-    if (number := number_of(answer)) is not None:
+    if (number := _number_in(text)) is not None:
         return f"n:{number}"
-    if (word := _word_of(answer)) is not None:
+    if (word := _word_in(answer, text)) is not None:
         return f"w:{word}"
     return None
 
@@ -84,23 +86,31 @@ def unwrapped(answer: str) -> str:
     """The answer without delimiters around it, such as ``$...$``."""
     text = answer.strip()
     for _ in range(4):  # a few layers, as in **$5$**
-        text = _without_one_layer(text)
+        inner = _without_one_layer(text)
+        if inner == text:
+            break
+        text = inner
     return text
 
 
 def choice_of(answer: str) -> str | None:
     r"""A choice letter from A to J: ``B``, ``(B)``, ``B.``, ``\text{(B)}``."""
-    if len(answer) > 60:
-        return None
-    match = _CHOICE.fullmatch(cleaned(answer))
-    return match[1] if match else None
+    return _choice_in(answer, cleaned(answer)) if len(answer) <= _MAX_CHOICE_CHARS else None
 
 
 def number_of(answer: str) -> Fraction | None:
     """The rational number that the answer states, exactly."""
     if len(answer) > MAX_ANSWER_CHARS:
         return None
-    text = cleaned(answer)
+    return _number_in(cleaned(answer))
+
+
+def _choice_in(answer: str, text: str) -> str | None:
+    match = _CHOICE.fullmatch(text) if len(answer) <= _MAX_CHOICE_CHARS else None
+    return match[1] if match else None
+
+
+def _number_in(text: str) -> Fraction | None:
     if not any(character.isdigit() for character in text):
         return None
     if (assignment := _ASSIGNMENT.fullmatch(text)) is not None:
@@ -128,8 +138,7 @@ def _measured(match: re.Match[str]) -> Fraction | None:
     return number
 
 
-def _word_of(answer: str) -> str | None:
-    text = cleaned(answer)
+def _word_in(answer: str, text: str) -> str | None:
     if not _WORDS.fullmatch(text):
         return None
     word = text.casefold()

@@ -17,7 +17,7 @@ from orchestrator.api.service.openai.chat_request import ChatRequest
 from orchestrator.api.service.openai.chat_stream import ChatStream
 from orchestrator.api.service.openai.model_names import known_names, named
 from orchestrator.api.service.openai.planning import Plan, planned_by
-from orchestrator.api.service.openai.running import begun, ended, shown_choices, unless_left
+from orchestrator.api.service.openai.running import begun, ended, kinds_for_whole, shown_choices, unless_left
 from orchestrator.api.service.openai.views import STREAM, ChatView, ModelList, ModelView
 from orchestrator.api.service.service import Service
 from orchestrator.api.service.streams import EventStream
@@ -41,7 +41,8 @@ _MADE_AT = 1_767_225_600
 async def create_chat_completion(request: Request, who: Caller, service: ServiceOf, body: ChatRequest) -> Response:
     """A reply to a conversation, found within a budget; hanging up ends the work at once."""
     planned = await planned_by(service, body.wish)
-    events = service.run_now(who, planned.job, form=planned.form)
+    kinds = None if body.stream else kinds_for_whole(planned)
+    events = service.run_now(who, planned.job, form=planned.form, kinds=kinds)
     created = int(time.time())
     if not body.stream:
         return await unless_left(request, _whole(service, events, planned, created))

@@ -17,7 +17,7 @@ from orchestrator.api.service.openai.planning import Plan, planned_by
 from orchestrator.api.service.openai.response_reply import response
 from orchestrator.api.service.openai.response_request import ResponseRequest
 from orchestrator.api.service.openai.response_stream import ResponseStream, shaped_logprobs
-from orchestrator.api.service.openai.running import begun, ended, unless_left
+from orchestrator.api.service.openai.running import begun, ended, kinds_for_whole, unless_left
 from orchestrator.api.service.openai.views import STREAM, ResponseView
 from orchestrator.api.service.streams import EventStream
 from orchestrator.api.service.strict_json import StrictRoute
@@ -49,7 +49,8 @@ async def create_response(
     if body.background:
         record = await service.submit(who, planned.job, form=planned.form, idempotency_key=idempotency_key)
         return JSONResponse(response(await keeping.of_record(record)))
-    events = service.run_now(who, planned.job, form=planned.form)
+    kinds = None if body.stream else kinds_for_whole(planned)
+    events = service.run_now(who, planned.job, form=planned.form, kinds=kinds)
     if body.stream:
         return await unless_left(request, _streamed(keeping, events, planned, service.settings.heartbeat_s))
     return await unless_left(request, _whole(keeping, events, planned))

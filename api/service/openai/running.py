@@ -30,6 +30,11 @@ async def unless_left(request: Request, work: Awaitable[Response]) -> Response:
         return Response(status_code=_CLIENT_LEFT)
 
 
+def kinds_for_whole(plan: Plan) -> frozenset[str]:
+    """The kinds of events that a whole reply is made of: text comes with the result, log probabilities do not."""
+    return frozenset({"started", "result"} | ({"delta", "answer_delta"} if plan.form.num_logprobs else set()))
+
+
 async def ended(events: AsyncIterator[Event], plan: Plan) -> Watch:
     """What is known of a job at its end.
 
