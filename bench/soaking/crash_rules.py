@@ -1,12 +1,12 @@
-"""What must be so after processes have died: every job once, every outcome paid once, every stream whole, books that agree.
+"""What must be so after processes have died: each job once, each outcome paid once, streams whole, books that agree.
 
 Of each job, beside a run of the same request in this process that nothing interrupts:
 
-- **Not lost, not twice.** There is one job for each request, it has succeeded, its journal is without gap and has one `final`
-  row, and everybody who was told of its end was told the same.
-- **Paid once.** Its tree and answer are those of the uninterrupted run, and what it has paid is what that run paid and what
-  was lost. Lost is at most what can have been in flight when a life of it ended: in each life that was followed by another, the
-  samples that it may run at once, each with its prompt and its longest length.
+- **Not lost, not twice.** There is one job for each request, it has succeeded, its journal is without gap and has one
+  `final` row, and everybody who was told of its end was told the same.
+- **Paid once.** Its tree and answer are those of the uninterrupted run, and what it has paid is what that run paid and
+  what was lost. Lost is at most what can have been in flight when a life of it ended: in each life that was followed by
+  another, the samples that it may run at once, each with its prompt and its longest length.
 - **Streams.** Those who followed it, with as many connections as it took, have read exactly the rows of the journal.
 
 And of all: the account holds the sum of what the jobs have paid, and nothing is set aside.

@@ -1,4 +1,4 @@
-"""Processes that die at random while jobs run: which jobs there are, who hands them in and follows them, and the harm."""
+"""Processes that die at random while jobs run: which jobs there are, who hands them in and follows them, the harm."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +39,8 @@ _MAX_IN_BATCH = 8
 _NUM_SENDERS = 4
 _MAX_AHEAD = 60
 """Jobs that wait or run; more are handed in when there are fewer."""
-_QUIET_S = (0.5, 2.5)
-"""Between two harms."""
+_QUIET_S = (1.0, 6.0)
+"""Between two harms. (To start a process takes more than a second of a core, which jobs do not get.)"""
 _PAUSE_S = 0.3
 _END_S = 240.0
 """After the last job was handed in, all have ended so much later."""
@@ -121,7 +121,7 @@ class Clients:
             left = left[size:]
         return portions
 
-    async def _send(self, portions: Any) -> None:  # Any: an iterator that several share
+    async def _send(self, portions: Iterator[list[int]]) -> None:
         for numbers in portions:
             for _ in numbers:
                 await self._room.acquire()
@@ -294,7 +294,7 @@ async def crash(
     seed: int,
     folder: Path,
     uses_redis: bool,
-    look: Callable[[Crashed], Any],  # Any: awaited
+    look: Callable[[Crashed], Awaitable[Json]],
     say: Callable[[str], None],
 ) -> Json:
     """Runs it; what ``look`` finds in the store before its server ends."""

@@ -3,12 +3,12 @@
 Of each job:
 
 - **Calls.** A call is *in flight* when its client leaves if the service had sent it by the time it knew. So no call may
-  begin later than `NOTICE_S` after the client has left, and none after the model server has seen the service cut another call
-  of the job because the client had left.
+  begin later than `NOTICE_S` after the client has left, and none after the model server has seen the service cut
+  another call of the job because the client had left.
 - **Tokens, from above.** The service counts no token that the model server has not written: at most the tokens of calls
   that were cut, and what the server's usage says of whole ones.
-- **Tokens, from below.** It counts every token that was written more than `SOCKET_S` before its call was over or the client had
-  left; later ones may have been in the socket when the service closed it.
+- **Tokens, from below.** It counts every token that was written more than `SOCKET_S` before its call was over or the
+  client had left; later ones may have been in the socket when the service closed it.
 - **Whole jobs.** If nobody left and no call was cut, the counts are equal.
 
 And of all: the account holds the sum of the jobs' costs, and nothing is set aside.
@@ -104,9 +104,8 @@ class Seen:
         if self.forbidden_calls:
             found.append(f"{len(self.forbidden_calls)} calls began after it was over")
         if not self.certain_tokens <= self.output_tokens <= self.written_tokens:
-            found.append(
-                f"the service counts {self.output_tokens} tokens, not from {self.certain_tokens} to {self.written_tokens}"
-            )
+            bounds = f"from {self.certain_tokens} to {self.written_tokens}"
+            found.append(f"the service counts {self.output_tokens} tokens, not {bounds}")
         if self.left_at is None and self.job is not None and self.job["state"] != "succeeded":
             found.append(f"nobody left, and it is {self.job['state']}: {self.job['error']}")
         is_whole = self.left_at is None and all(call.left_at is None for call in self.calls)

@@ -1,8 +1,8 @@
 """A model server that keeps a log of its own: ``python -m orchestrator.bench.soaking.upstream PORT``.
 
-It speaks the OpenAI API, streams one token a chunk, and notes for each call when it began, when each token was
-written, and when its client had gone. Its clock is `time.time`, as the harness runs on the same machine. ``GET /log`` gives
-all calls. A problem says which job it belongs to: ``[job 17]``.
+It speaks the OpenAI API, streams one token a chunk, and notes for each call when it began, when each token was written,
+and when its client had gone. Its clock is `time.time`, as the harness runs on the same machine. ``GET /log`` gives all
+calls. A problem says which job it belongs to: ``[job 17]``.
 """
 
 from __future__ import annotations
