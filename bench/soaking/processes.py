@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 START_S = 90.0
@@ -100,7 +100,8 @@ class Program:
     def kill(self) -> None:
         """Ends it, and what it has started, as ``kill -9`` does."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
             self.is_frozen = False
@@ -133,7 +134,7 @@ def running(*programs: Program) -> Iterator[None]:
 
 def environment(folder: Path, **settings: str) -> dict[str, str]:
     """Variables of a process whose home is ``folder``; ``settings`` are written as after ``TTC_``."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LANG", "LC_ALL") if name in os.environ}
     return {
         **kept,
         "HOME": str(folder),
