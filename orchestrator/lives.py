@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestrator.answers import AnswerClasses
 from orchestrator.asking import CheckedJob
@@ -29,6 +29,11 @@ from orchestrator.store import JobState, JournalRow, Store
 from orchestrator.tree import Node, Tree
 
 _LOG = logging.getLogger(__name__)
+
+
+class _Life(NamedTuple):
+    run: JobRun
+    is_over: asyncio.Event
 
 
 class Lives:
@@ -59,7 +64,7 @@ class Lives:
         self._tools = tools
         self._ledger = ledger
         self._clock = clock
-        self._runs: dict[str, JobRun] = {}
+        self._lives: dict[str, _Life] = {}
         self._are_over = asyncio.Event()
         self._known_above: dict[str, Amount] = {}  # unfinished jobs: what the ledger above has been charged for them
 
@@ -68,35 +73,35 @@ class Lives:
     @property
     def running(self) -> Collection[str]:
         """Ids of the jobs."""
-        return self._runs.keys()
+        return self._lives.keys()
 
     def cancel(self, job_id: str) -> bool:
         """Ends a job with its best answer so far; False if none of that id runs here."""
-        run = self._runs.get(job_id)
-        if run is not None:
-            run.cancel()
-        return run is not None
+        life = self._lives.get(job_id)
+        if life is not None:
+            life.run.cancel()
+        return life is not None
 
     def cancel_all(self) -> None:
         """Ends every job."""
-        for run in tuple(self._runs.values()):
-            run.cancel()
+        for life in tuple(self._lives.values()):
+            life.run.cancel()
 
     def lose(self, job_id: str, error: LeaseLost) -> None:
         """Stops the work on a job that another controller has now; nothing more is written."""
-        if (run := self._runs.get(job_id)) is not None:
-            run.lose(error)
+        if (life := self._lives.get(job_id)) is not None:
+            life.run.lose(error)
 
     async def wait_until_over(self, *, timeout_s: float) -> None:
         """Returns when nothing runs any more, at the latest after ``timeout_s``."""
-        if not self._runs:
+        if not self._lives:
             return
         self._are_over.clear()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._are_over.wait()
         except TimeoutError:
-            _LOG.warning("jobs do not end", extra={"job_ids": list(self._runs)})
+            _LOG.warning("jobs do not end", extra={"job_ids": list(self._lives)})
 
     # -- a life ------------------------------------------------------------------------------------------------
 
@@ -127,22 +132,32 @@ class Lives:
         context = self._context(job_id, asked.spec, epoch=epoch, rows=rows, on_event=on_event)
         context.due_at = due_at
         context.known_above = self._known_above.pop(job_id, NOTHING)
-        self._runs[job_id] = run = self._job_run(context, asked)
-        _tell_start(context, asked)
+        life = _Life(self._job_run(context, asked), asyncio.Event())
         is_over = False
         try:
-            result = await run.run()
+            await self._end_earlier(job_id)
+            self._lives[job_id] = life
+            _tell_start(context, asked)
+            result = await life.run.run()
             is_over = result.state.is_terminal
             return result
         except asyncio.CancelledError:
             await _let_go(context)
             raise
         finally:
-            del self._runs[job_id]
-            if not self._runs:
+            if self._lives.get(job_id) is life:
+                del self._lives[job_id]
+            life.is_over.set()
+            if not self._lives:
                 self._are_over.set()
-            if not is_over:
+            if not is_over and self._ledger is not None:
                 self._known_above[job_id] = context.ledger.spent
+
+    async def _end_earlier(self, job_id: str) -> None:
+        """A job that was claimed anew has lost the lease of its earlier life, which may not know that yet."""
+        while (earlier := self._lives.get(job_id)) is not None:
+            earlier.run.lose(LeaseLost(f"job {job_id!r} was claimed anew by this process", job_id=job_id))
+            await earlier.is_over.wait()
 
     async def replay(
         self, job_id: str, asked: CheckedJob, *, epoch: int, rows: Sequence[JournalRow], on_event: Publish | None

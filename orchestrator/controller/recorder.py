@@ -43,6 +43,7 @@ class Recorder:
         self._pending: list[JournalRow] = []
         self._lock = asyncio.Lock()
         self._failure: TtcError | None = None
+        self._is_over = False
         self._waits = waits
         self._background: asyncio.Task[None] | None = None
 
@@ -90,7 +91,7 @@ class Recorder:
 
     async def let_go(self, state: JobState, *, final: dict[str, Any] | None = None) -> None:
         """Gives the job back: rows that are not durable yet are dropped, as if the process had died, and so is the
-        lease.
+        lease. One whose end is written stays as it is.
 
         Args:
             state: What becomes of the job.
@@ -102,7 +103,7 @@ class Recorder:
         async with self._lock:
             seq = self._pending[0].seq if self._pending else self._next_seq
             self._pending.clear()
-            if self._failure is None:
+            if self._failure is None and not self._is_over:
                 rows = [] if final is None else [JournalRow(seq, "final", final)]
                 await self._append(rows, state=state, result=None if final is None else final["result"])
 
@@ -131,6 +132,7 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  # rows that are no JSON values, or a store of somebody else's
             self._failure = StoreFailed(f"the journal of job {self._job_id!r} cannot be written: {error!r}")
         else:
+            self._is_over = self._is_over or state is not None
             self._tell(rows)
         if cancelled is not None:
             raise cancelled
