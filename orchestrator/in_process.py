@@ -294,7 +294,7 @@ class Orchestrator:
         """
         record, epoch = claimed
         spec = JobSpec.from_json(record.spec)
-        rows = await self.store.read(record.id) if epoch > 1 or error is not None else []
+        rows = await self._rows(claimed) if epoch > 1 or error is not None else []
         end = partial(self._lives.end, record.id, spec, epoch=epoch, rows=rows, on_event=on_event)
         if error is not None:
             return await end(error=error)
@@ -311,6 +311,15 @@ class Orchestrator:
             _LOG.exception("a job cannot be opened", extra={"job_id": record.id})
             return await end(error=RunFailure(f"the job cannot be opened: {failure!r}"))
         return await self._lives.run(record.id, asked, epoch=epoch, rows=rows, on_event=on_event, due_at=record.due_at)
+
+    async def _rows(self, claimed: Claimed) -> list[JournalRow]:
+        """The journal of a claimed job, which goes back to the queue if nobody waits for it any more."""
+        record, epoch = claimed
+        try:
+            return await self.store.read(record.id)
+        except asyncio.CancelledError:
+            await self.store.append(record.id, epoch, [], state=JobState.QUEUED)
+            raise
 
     def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`
         """Solves one problem and yields its events; the last one is ``result``. Options as for `solve`.

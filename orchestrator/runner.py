@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from orchestrator.controller.ending import end_unread
 from orchestrator.errors import LeaseLost, RunFailure, StoreFailed, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.in_process import LEASE_S, Orchestrator
-from orchestrator.store import Claimed, JobRecord
+from orchestrator.job import Result
+from orchestrator.store import Claimed, JobRecord, JobState
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,7 +90,12 @@ class Runner:
 
     def watcher_of(self, record: JobRecord) -> Publish:
         """Tells all observers what a job does; their mistakes are not the job's."""
-        watchers = [observer(record) for observer in self.observers]
+        watchers: list[Publish] = []
+        for observer in self.observers:
+            try:
+                watchers.append(observer(record))
+            except Exception:  # noqa: BLE001  # the observer's mistake
+                _LOG.exception("a job cannot be observed", extra={"job_id": record.id})
 
         def publish(event: Event) -> None:
             for watcher in watchers:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.actions import Answer, Propose
+from orchestrator.budget import UNLIMITED
 from orchestrator.controller.best_so_far import majority, whole_text
 from orchestrator.controller.context import Interruption, RunContext
 from orchestrator.controller.past import account_for_the_past
@@ -15,9 +16,10 @@ from orchestrator.controller.verdict import Ending, result_of
 from orchestrator.errors import BudgetExhausted, TtcError, UnknownName
 from orchestrator.events import Event
 from orchestrator.job import Result, StopReason
-from orchestrator.journal import Json, decode_answer
-from orchestrator.store import JournalRow
-from orchestrator.tree import Node
+from orchestrator.journal import Json, Recording, decode_answer
+from orchestrator.store import Claimed, JobState, JournalRow, Store
+from orchestrator.tree import Node, Tree
+from orchestrator.usage import Usage
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,6 +58,34 @@ async def end_now(run: RunContext, rows: Sequence[JournalRow], error: TtcError |
     await run.recorder.flush(state=result.state, result=result.to_json())
     if run.publish is not None:
         run.publish(Event("result", {"result": result}))
+    return result
+
+
+async def end_unread(store: Store, claimed: Claimed, error: TtcError) -> Result:
+    """Fails a job whose specification or journal cannot be understood here; costs nothing if its journal says nothing.
+
+    Raises:
+        LeaseLost, StoreFailed: It could not be stored.
+    """
+    record, epoch = claimed
+    rows = await store.read(record.id)
+    try:
+        usage = Recording(rows).usage
+    except Exception:  # noqa: BLE001  # rows that cannot be understood either
+        _LOG.warning("what a job has cost cannot be read", extra={"job_id": record.id})
+        usage = Usage()
+    result = Result(
+        job_id=record.id,
+        state=JobState.FAILED,
+        answer=Answer(None),
+        stop_reason=StopReason.FAILED,
+        usage=usage,
+        budget=UNLIMITED,
+        tree=Tree(Node(id="0")),
+        error=error,
+    )
+    final = JournalRow(len(rows), "final", {"result": result.to_json(), "t": 0.0})
+    await store.append(record.id, epoch, [final], state=result.state, result=result.to_json())
     return result
 
 

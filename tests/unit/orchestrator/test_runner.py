@@ -344,3 +344,127 @@ async def test_a_runner_without_concurrency_takes_nothing_and_still_hears_of_can
             await here.store.ask_to_cancel(record.id)
         assert (await here.store.get(record.id)).state is JobState.CANCELLED
         assert (await here.store.get(queued_id)).state is JobState.QUEUED
+
+
+async def test_a_job_that_this_version_cannot_read_fails_and_the_others_go_on() -> None:
+    async with bench() as here:
+        of_later = replace(queued(here.ttc), spec={**queued(here.ttc).spec, "field_of_a_later_version": 1})
+        torn = replace(queued(here.ttc), spec={"problem": "of whom nobody knows the rest"})
+        for record in (of_later, torn):
+            await here.store.create(record)
+        ended = [await here.ended(record.id) for record in (of_later, torn)]
+        after = await here.ended(await here.queue())
+        assert not here.running.done()
+    assert [record.state for record in ended] == [JobState.FAILED] * 2
+    assert all(record.result is not None and record.result["error"]["message"] for record in ended)
+    assert after.state is JobState.SUCCEEDED
+
+
+async def test_an_observer_that_cannot_watch_a_job_does_no_harm() -> None:
+    def bad(record: JobRecord) -> Any:
+        raise RuntimeError("an observer's bug")
+
+    async with bench(observers=[bad]) as here:
+        record = await here.ended(await here.queue())
+    assert record.state is JobState.SUCCEEDED
+
+
+class SlowToEnd(MemoryStore):
+    """What ends a job is there at once, and acknowledged later."""
+
+    async def append(self, job_id: str, epoch: int, rows: Any, **change: Any) -> None:
+        await super().append(job_id, epoch, rows, **change)
+        if change.get("state") in {JobState.SUCCEEDED, JobState.CANCELLED}:
+            await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_job_whose_end_is_just_being_written_is_not_given_back(is_cancelled: bool) -> None:
+    async with bench(store=SlowToEnd()) as here:
+        record = queued(here.ttc)
+        await here.store.create(record)
+        if is_cancelled:
+            await here.store.ask_to_cancel(record.id)
+        job_id = record.id
+        record = await here.ended(job_id)
+        await here.runner.drain(0.0)
+        after = await here.store.get(job_id)
+        rows = await here.store.read(job_id)
+    assert after.state is record.state
+    assert [row.kind for row in rows].count("final") == 1
+
+
+class SlowStore(MemoryStore):
+    """Jobs that are taken, and rows that are read, are told of later; like a file's, its writes cannot be called off."""
+
+    def __init__(self, *, take_s: float = 0.0, read_s: float = 0.0) -> None:
+        super().__init__()
+        self._take_s, self._read_s = take_s, read_s
+        self.num_taken = 0
+
+    async def take(self, *args: Any, **options: Any) -> Any:
+        claimed = await super().take(*args, **options)
+        self.num_taken += claimed is not None
+        await asyncio.sleep(self._take_s)
+        return claimed
+
+    async def read(self, *args: Any, **options: Any) -> Any:
+        await asyncio.sleep(self._read_s)
+        return await super().read(*args, **options)
+
+
+@pytest.mark.parametrize("is_drained", [True, False])
+async def test_a_job_that_is_just_being_taken_when_the_runner_ends_goes_back_to_the_queue(is_drained: bool) -> None:
+    store = SlowStore(take_s=0.1)
+    async with bench(store=store, latency=SLOW) as here:
+        job_id = await here.queue()
+
+        async def is_taken() -> bool:
+            return store.num_taken == 1
+
+        await until(is_taken)
+        if is_drained:
+            await here.runner.drain(0.0)
+        else:
+            here.running.cancel()
+        with suppress(asyncio.CancelledError):
+            await here.running
+        record = await store.get(job_id)
+    assert record.state is JobState.QUEUED
+    assert store.num_taken == 1
+
+
+async def test_a_job_whose_journal_is_just_being_read_when_the_runner_ends_goes_back_to_the_queue() -> None:
+    store = SlowStore(read_s=0.2)
+    async with bench(store=store, latency=SLOW) as here:
+        record = queued(here.ttc)
+        await store.create(record)
+        epoch = await store.claim(record.id, "elsewhere:1:x", lease_s=9)
+        await store.append(record.id, epoch, [], state=JobState.QUEUED)
+        await here.until(record.id, JobState.RUNNING)
+        await asyncio.sleep(0.05)
+        await here.runner.drain(0.0)
+        assert (await store.get(record.id)).state is JobState.QUEUED
+
+
+async def test_a_job_that_comes_back_while_its_earlier_run_ends_here_is_run_again() -> None:
+    async with bench(latency=SLOW, lease_s=0.3, concurrency=2) as here:
+        job_id = await here.queue(n=1)
+        await until(lambda: here.store.read(job_id))
+        epoch = await here.store.claim(job_id, "elsewhere:1:x", lease_s=9, force=True)
+        await here.store.append(job_id, epoch, [], state=JobState.QUEUED)
+        record = await here.ended(job_id)
+        after = await here.ended(await here.queue(n=1))
+        assert not here.running.done()
+    assert (record.state, after.state) == (JobState.SUCCEEDED, JobState.SUCCEEDED)
+
+
+async def test_leases_of_what_runs_beside_the_queue_are_kept_until_it_has_ended() -> None:
+    async with bench(lease_s=0.3) as here:
+        record = replace(here.ttc.new_record(here.ttc.check(PROBLEM, policy="single")), owner=here.ttc.owner)
+        await here.store.create(record, lease_s=0.3)
+        with here.runner.holding(record.id, 1):
+            draining = asyncio.create_task(here.runner.drain(0.0))
+            await asyncio.sleep(0.7)
+            assert await here.store.take("elsewhere:1:x", lease_s=9) is None
+        await draining
