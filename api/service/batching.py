@@ -11,7 +11,7 @@ from orchestrator.api.service.requests import BatchRequest, BudgetBody, JobReque
 from orchestrator.api.service.security.principal import Principal
 from orchestrator.api.service.service import Service
 from orchestrator.budget import UNLIMITED, Budget
-from orchestrator.errors import InvalidRequest, JobConflict, TtcError, UnknownName
+from orchestrator.errors import InvalidRequest, JobConflict, ServiceStopping, StoreFailed, TtcError, UnknownName
 from orchestrator.store import JobRecord, JobState
 from orchestrator.stores import new_job_id
 from orchestrator.usage import Usage
@@ -19,6 +19,8 @@ from orchestrator.usage import Usage
 _KIND = "batch"
 _ID_CHARS = 20
 _PAGE = 200
+_END_S = 5.0
+"""A job that was told to end is waited for so long."""
 _SPLIT = ("max_output_tokens", "max_total_tokens", "max_model_calls", "max_tool_calls", "max_usd", "max_flops")
 
 
@@ -87,7 +89,8 @@ class Batches:
     async def create(self, who: Principal, request: BatchRequest, *, idempotency_key: str | None) -> Batch:
         """Queues the jobs of a batch. If one of them cannot be queued, those before it are cancelled.
 
-        A request that is sent again with its key goes on where it was left.
+        A request that is sent again with its key goes on where it was left; so where the store has failed, or the
+        process is being stopped, a batch with a key is left as it is.
 
         Raises:
             As `Service.submit` does, naming the job; `JobConflict` if the key was sent with another request before.
@@ -104,7 +107,8 @@ class Batches:
                 record = await self._service.submit(who, job, idempotency_key=f"{batch.id}/{index}", batch=batch.id)
                 ids.append(record.id)
         except TtcError as error:
-            await self._undo(who, batch, ids)
+            if idempotency_key is None or not isinstance(error, StoreFailed | ServiceStopping):
+                await self._undo(who, batch, ids)
             if isinstance(error, InvalidRequest):
                 raise InvalidRequest(f"requests.{len(ids)}: {error.message}", field=f"requests.{len(ids)}") from None
             raise
@@ -162,7 +166,7 @@ class Batches:
         """A batch is taken as a whole or not at all."""
         for job_id in ids:
             await self._service.cancel(who, job_id)
-            if (await self._service.record(who, job_id)).state.is_terminal:
+            if (await self._service.wait(who, job_id, timeout_s=_END_S)).state.is_terminal:
                 await self._service.orchestrator.store.delete(job_id)
         await self._service.orchestrator.store.put_document(_KIND, batch.id, None)
 

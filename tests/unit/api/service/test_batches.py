@@ -11,7 +11,8 @@ from orchestrator.api.service.batching import split
 from orchestrator.api.service.requests import BatchRequest
 from orchestrator.api.service.security.principal import KeyLimits, Principal
 from orchestrator.budget import Budget
-from orchestrator.errors import InvalidRequest
+from orchestrator.errors import InvalidRequest, StoreFailed
+from orchestrator.stores import MemoryStore
 
 from .serving import SLOW, serving, until
 
@@ -78,6 +79,29 @@ async def test_a_batch_that_was_left_half_done_is_completed_by_the_same_request(
         again = (await here.post("/v1/batches", batch(3), **{"Idempotency-Key": "k"})).json()
     assert [job["id"] for job in again["jobs"][:2]] == [job["id"] for job in first["jobs"][:2]]
     assert len(again["jobs"]) == 3
+
+
+class FailsOnce(MemoryStore):
+    """Its third job cannot be written at first; by then another process runs the first one."""
+
+    num_created = 0
+
+    async def create(self, *args: Any, **options: Any) -> None:
+        self.num_created += 1
+        if self.num_created == 3:
+            assert await self.take("elsewhere:1:x", lease_s=60) is not None
+            raise StoreFailed("the store cannot be reached")
+        await super().create(*args, **options)
+
+
+async def test_a_batch_whose_store_failed_is_completed_by_the_same_request_and_nothing_of_it_is_cancelled() -> None:
+    async with serving(store=FailsOnce(), concurrency=0) as here:
+        refused = await here.post("/v1/batches", batch(3), **{"Idempotency-Key": "k"})
+        made = await here.post("/v1/batches", batch(3), **{"Idempotency-Key": "k"})
+        records = await here.store.list_jobs()
+    assert (refused.status_code, made.status_code) == (503, 202)
+    assert made.json()["counts"] == {"running": 1, "queued": 2}
+    assert [record.is_cancel_wanted for record in records] == [False] * 3
 
 
 async def test_a_batch_is_taken_as_a_whole_or_not_at_all() -> None:
