@@ -43,8 +43,9 @@ lab: $(VENV)/.lab ## train the lab's models anew (about 90 minutes on two cores)
 	$(BIN)/python bench/lab/bare.py prm --weights build/lab --out build/lab
 	$(BIN)/python -m orchestrator.bench.lab.export build/lab/draft.pt build/lab/small.pt build/lab/large.pt build/lab/prm.pt
 
-soak: $(VENV)/.dev test-model ## run the long counts (minutes to an hour) and write docs/benchmarks/soak.md
+soak: $(VENV)/.dev test-model ## run the long counts (minutes to an hour); docs/benchmarks/soak.md and service_soak.md
 	$(BIN)/python -m orchestrator.bench.soak
+	$(BIN)/python -m orchestrator.bench.service_soak
 
 clean: ## remove the environment and everything that was made; pulled models stay
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

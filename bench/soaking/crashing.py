@@ -36,6 +36,8 @@ _FOLLOWED = 0.2
 _BATCHED = 0.05
 """Share of the requests that hand in several jobs."""
 _MAX_IN_BATCH = 8
+_REPEATED = 0.1
+"""Share of the requests that are sent again although they were answered."""
 _NUM_SENDERS = 4
 _MAX_AHEAD = 60
 """Jobs that wait or run; more are handed in when there are fewer."""
@@ -125,15 +127,10 @@ class Clients:
         for numbers in portions:
             for _ in numbers:
                 await self._room.acquire()
-            requests = [request_of(number, self._seed) for number in numbers]
-            if len(numbers) == 1:
-                job = await self._posted("/v1/jobs", requests[0], f"job-{numbers[0]}")
-                ids = [job["id"]]
-            else:
-                batch = await self._posted("/v1/batches", {"requests": requests}, f"batch-{numbers[0]}")
-                ids = [job["id"] for job in batch["jobs"]]
-                if len(ids) != len(numbers):
-                    raise RuntimeError(f"a batch of {len(numbers)} jobs has {len(ids)}")
+            ids = await self._handed_in(numbers)
+            if self._rng.random() < _REPEATED:
+                for number, job_id in zip(numbers, await self._handed_in(numbers), strict=True):
+                    self.told.ids.setdefault(number, set()).add(job_id)
             assert self._tasks is not None, "it runs"
             for number, job_id in zip(numbers, ids, strict=True):
                 self.told.ids.setdefault(number, set()).add(job_id)
@@ -143,6 +140,14 @@ class Clients:
                     self.told.followers.append(follower)
                     rng = random.Random(f"{self._seed} {number}")
                     self._tasks.create_task(follower.follow(self._session, self._addresses, rng))
+
+    async def _handed_in(self, numbers: Sequence[int]) -> list[str]:
+        """The ids of the jobs, alone or as a batch."""
+        requests = [request_of(number, self._seed) for number in numbers]
+        if len(requests) == 1:
+            return [(await self._posted("/v1/jobs", requests[0], f"job-{numbers[0]}"))["id"]]
+        batch = await self._posted("/v1/batches", {"requests": requests}, f"batch-{numbers[0]}")
+        return [job["id"] for job in batch["jobs"]]
 
     async def _posted(self, path: str, body: Json, key: str) -> Json:
         """The response to a request that is sent until there is one."""
