@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 
 from orchestrator.asking import CheckedJob
-from orchestrator.errors import LeaseLost, TooManyRequests, TtcError
+from orchestrator.errors import LeaseLost, ServiceStopping, TooManyRequests, TtcError
 from orchestrator.events import Event
 from orchestrator.in_process import Orchestrator
 from orchestrator.runner import Runner
@@ -41,6 +41,7 @@ class Chats:
         self._by_tenant: Counter[str] = Counter()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._left: set[str] = set()
+        self._is_draining = False
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -70,6 +71,7 @@ class Chats:
 
         Raises:
             TooManyRequests: Too many wait, or too many of the tenant run.
+            ServiceStopping: It was waiting when `drain` began.
             JobConflict, BudgetExhausted, StoreFailed: It could not be stored.
         """
         self._admit(record.tenant, most_of_tenant)
@@ -95,16 +97,22 @@ class Chats:
                 yield event
             is_over = True
         finally:
-            if not is_over and not self._orchestrator.cancel(record.id) and record.id in self._tasks:
-                self._left.add(record.id)  # being stored, which is not undone half way: it ends when it starts
+            if not is_over:
+                self._cancel(record.id)
 
     def cancel_all(self) -> None:
         """Ends all runs with their best answers so far."""
         for job_id in self._tasks:
-            self._orchestrator.cancel(job_id)
+            self._cancel(job_id)
+
+    def _cancel(self, job_id: str) -> None:
+        """Ends a run; one that is being stored, which is not undone half way, ends when it starts."""
+        if not self._orchestrator.cancel(job_id) and job_id in self._tasks:
+            self._left.add(job_id)
 
     async def drain(self, grace_s: float) -> None:
-        """Gives runs ``grace_s`` seconds to end, and ends the rest with their best answers so far."""
+        """Gives runs ``grace_s`` seconds to end, and ends the rest with their best answers so far; none is begun."""
+        self._is_draining = True
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=grace_s)
         self.cancel_all()
@@ -130,6 +138,9 @@ class Chats:
         self._by_tenant[tenant] += 1
         try:
             await self._turns.acquire()
+            if self._is_draining:
+                self._turns.release()
+                raise ServiceStopping("the service is being stopped; send the request again")
         except BaseException:
             self._forget(tenant)
             raise

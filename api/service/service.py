@@ -30,6 +30,7 @@ from orchestrator.in_process import Orchestrator
 from orchestrator.reply_form import FREE_FORM, ReplyForm
 from orchestrator.runner import Observer, Runner
 from orchestrator.store import Claimed, JobRecord, JobState, Payment
+from orchestrator.stores import new_owner
 
 _LOG = logging.getLogger(__name__)
 
@@ -320,7 +321,7 @@ class Service:
         if record.state not in {JobState.QUEUED, JobState.WAITING}:
             return record
         try:
-            epoch = await store.claim(job_id, self.orchestrator.owner, lease_s=self._lease_s)
+            epoch = await store.claim(job_id, new_owner(), lease_s=self._lease_s)  # the runner here is somebody else
         except JobConflict:  # somebody takes it at this moment, and will see that it is to end
             return await store.get(job_id)
         with self.runner.holding(job_id, epoch):

@@ -1,0 +1,72 @@
+"""What happens when two things that are asked of the service meet: cancellations, replies, the runner, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from orchestrator.store import JobState
+from orchestrator.stores import MemoryStore
+from orchestrator.testing import Latency
+
+from .serving import JOB, serving, until
+
+
+class SlowToClaim(MemoryStore):
+    """Claims come when the job has been taken by somebody else."""
+
+    async def claim(self, job_id: str, *args: Any, **options: Any) -> int:
+        while (await self.get(job_id)).state is JobState.QUEUED:  # noqa: ASYNC110  # there is no event to wait for
+            await asyncio.sleep(0.001)
+        return await super().claim(job_id, *args, **options)
+
+
+class LateToTell(SlowToClaim):
+    """A job that is taken is told of later."""
+
+    is_open = False
+
+    async def take(self, *args: Any, **options: Any) -> Any:
+        if not self.is_open:
+            return None
+        claimed = await super().take(*args, **options)
+        await asyncio.sleep(0.05)
+        return claimed
+
+
+async def test_a_job_that_is_taken_here_while_it_is_cancelled_is_ended_once() -> None:
+    store = LateToTell()
+    async with serving(store=store) as here:
+        job_id = (await here.post("/v1/jobs", JOB)).json()["id"]
+        cancelling = asyncio.create_task(here.client.delete(f"/v1/jobs/{job_id}"))
+        await asyncio.sleep(0.02)
+        store.is_open = True
+        response = await cancelling
+
+        async def has_ended() -> bool:
+            return (await store.get(job_id)).state.is_terminal
+
+        await until(has_ended)
+        rows = await store.read(job_id)
+        record = await store.get(job_id)
+        other = (await here.post("/v1/jobs?wait=4", JOB)).json()
+    assert response.status_code == 200
+    assert (record.state, record.epoch) == (JobState.CANCELLED, 1)
+    assert [row.kind for row in rows] == ["final"]
+    assert other["state"] == "succeeded"
+
+
+async def test_chats_that_wait_for_their_turn_are_refused_when_the_service_stops() -> None:
+    async with serving(latency=Latency(token_s=0.01), chat_concurrency=1) as here:
+        body = {"model": "ttc/single", "messages": [{"role": "user", "content": "What is 3 + 4 * 2?"}]}
+        first, second = (asyncio.create_task(here.post("/v1/chat/completions", body)) for _ in range(2))
+
+        async def is_waiting() -> bool:
+            return here.service.chats.num_waiting == 1
+
+        await until(is_waiting)
+        await here.service.drain(5.0)
+        responses = [await first, await second]
+        num_jobs = len(await here.store.list_jobs())
+    assert [response.status_code for response in responses] == [200, 503]
+    assert num_jobs == 1
