@@ -377,10 +377,12 @@ class Orchestrator:
         record = await self.store.get(job_id)
         if record.state is not JobState.WAITING:
             raise JobConflict(f"job {job_id!r} is {record.state.value}, not waiting for a person", job_id=job_id)
-        rows = await self.store.read(job_id)
-        recording = Recording(rows)
+        epoch = await self.store.claim(job_id, new_owner(), lease_s=LEASE_S)  # a runner here is somebody else
+        if epoch != record.epoch + 1:
+            await self.store.append(job_id, epoch, [], state=JobState.QUEUED)
+            raise JobConflict(f"job {job_id!r} was given another reply at this moment", job_id=job_id)
+        recording = Recording(await self.store.read(job_id))
         position = max(recording.actions)
-        epoch = await self.store.claim(job_id, self._owner, lease_s=LEASE_S)
         data = {
             "a": position,
             "action": recording.actions[position].action,

@@ -138,14 +138,15 @@ class Chats:
         self._by_tenant[tenant] += 1
         try:
             await self._turns.acquire()
-            if self._is_draining:
-                self._turns.release()
-                raise ServiceStopping("the service is being stopped; send the request again")
         except BaseException:
             self._forget(tenant)
             raise
         finally:
             self._num_waiting -= 1
+        if self._is_draining:
+            self._turns.release()
+            self._forget(tenant)
+            raise ServiceStopping("the service is being stopped; send the request again")
 
     def _note_end(self, record: JobRecord) -> None:
         del self._tasks[record.id]

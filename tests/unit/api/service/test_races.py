@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from orchestrator import Orchestrator
+from orchestrator.actions import AskHuman
+from orchestrator.errors import JobConflict
+from orchestrator.policy import as_policy
 from orchestrator.store import JobState
 from orchestrator.stores import MemoryStore
-from orchestrator.testing import Latency
+from orchestrator.testing import Latency, ScriptedEngine, arithmetic
 
 from .serving import JOB, serving, until
 
@@ -70,3 +74,35 @@ async def test_chats_that_wait_for_their_turn_are_refused_when_the_service_stops
         num_jobs = len(await here.store.list_jobs())
     assert [response.status_code for response in responses] == [200, 503]
     assert num_jobs == 1
+
+
+def asking(query: Any, ctx: Any) -> Any:
+    """Asks a person."""
+    return (yield AskHuman("which one?"))
+
+
+class LateClaims(MemoryStore):
+    """The second claim comes when the first claimant has written."""
+
+    num_claims = 0
+
+    async def claim(self, job_id: str, *args: Any, **options: Any) -> int:
+        self.num_claims += 1
+        while self.num_claims == 2 and (await self.get(job_id)).state is not JobState.QUEUED:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return await super().claim(job_id, *args, **options)
+
+
+async def test_of_two_replies_at_once_one_is_a_conflict_and_the_job_goes_on_with_the_other() -> None:
+    store = LateClaims()
+    async with Orchestrator(ScriptedEngine(arithmetic()), store=store) as ttc:
+        waiting = await ttc.solve("Which one?", policy=as_policy(asking))
+        replies = await asyncio.gather(
+            ttc.reply(waiting.job_id, "blue"), ttc.reply(waiting.job_id, "red"), return_exceptions=True
+        )
+        record = await store.get(waiting.job_id)
+        outcomes = [row.data["outcome"] for row in await store.read(waiting.job_id) if row.kind == "done"]
+    assert replies[0] is None
+    assert isinstance(replies[1], JobConflict)
+    assert record.state is JobState.QUEUED
+    assert outcomes == [{"reply": "blue"}]
