@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -35,6 +35,8 @@ _TYPES = {
     429: "rate_limit_error",
 }
 """OpenAI's name for a kind of error, by status."""
+_SHOWN_CHARS = 200
+"""Of what a caller sent, in a message."""
 _RETRY_S: dict[type[TtcError], float] = {StoreFailed: 5.0, ServiceStopping: 1.0}
 
 
@@ -86,10 +88,35 @@ async def _ours(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 async def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001  # as above
     assert isinstance(error, RequestValidationError), "registered for these only"
-    problem = error.errors()[0]
-    where = [str(part) for part in problem["loc"]]
-    field = ".".join(where[1:] or where)
-    return error_response(InvalidRequest(f"{field}: {problem['msg']}", field=field))
+    return error_response(invalid_request(error.errors(), error.body))
+
+
+def invalid_request(problems: Sequence[Mapping[str, Any]], body: Any) -> InvalidRequest:  # Any: pydantic's, JSON
+    """What pydantic found, in one sentence and by the names that the caller used.
+
+    Where a value may be of several kinds there is a complaint by each of them; the one that got furthest is told.
+    """
+    found = [(_place(problem, body), problem) for problem in problems]
+    first = found[0][0]
+    same = [(place, problem) for place, problem in found if place[: len(first)] == first]
+    place, problem = max(same, key=lambda item: (len(item[0]), not item[1]["type"].endswith("_type")))
+    field = ".".join(place)
+    return InvalidRequest(f"{field}: {problem['msg']}", field=field)
+
+
+def _place(problem: Mapping[str, Any], body: Any) -> tuple[str, ...]:  # Any: pydantic's, a JSON value
+    """Where a value is in the body; pydantic also names the kind that it was tried as, which nobody has sent."""
+    parts: Sequence[str | int] = problem["loc"]
+    if parts[0] != "body":
+        return tuple(str(part) for part in parts[1:] or parts)
+    place, value = [], body
+    for part in parts[1:]:
+        if part in value if isinstance(value, dict) else isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+            place.append(str(part))
+    if problem["type"] == "missing":
+        place.append(str(parts[-1]))
+    return tuple(place) or ("body",)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -101,7 +128,7 @@ async def _http(request: Request, error: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
     message = str(error.detail)
     if status in {404, 405}:
-        message = f"{request.method} {request.url.path} is not served here; see /docs"
+        message = f"{request.method[:_SHOWN_CHARS]} {request.url.path[:_SHOWN_CHARS]} is not served here; see /docs"
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "server_error")
     return _response({"error": {"message": message, "type": kind, "param": None, "code": code}}, status, error.headers)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from orchestrator.budget import Budget
 from orchestrator.engine import Message
+from orchestrator.errors import InvalidRequest
 from orchestrator.job import MAX_PROBLEM_CHARS
 from orchestrator.reply_form import ToolCall
 from orchestrator.sampling import Sampling
@@ -16,8 +18,22 @@ from orchestrator.store import JobRecord, JobState
 MAX_LABELS = 32
 _LABEL = Annotated[str, Field(max_length=256)]
 _NAME = Annotated[str, Field(min_length=1, max_length=200)]
-_WHOLE = Annotated[int, Field(ge=1, le=2**53)]
-_REAL = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+
+
+def _number(value: Any) -> Any:  # Any: a JSON value
+    """Texts and truth values are no numbers, though they could be read as some."""
+    if isinstance(value, str | bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number)]
+Flag = Annotated[bool, Strict()]
+"""What is sent as a number, or as true or false, and as nothing else."""
+
+_WHOLE = Annotated[Whole, Field(ge=1, le=2**53)]
+_REAL = Annotated[Real, Field(gt=0, le=1e30, allow_inf_nan=False)]
 
 
 class _Sent(BaseModel):
@@ -54,25 +70,48 @@ class BudgetBody(_Sent):
     max_output_tokens: _WHOLE | None = None
     max_total_tokens: _WHOLE | None = None
     max_model_calls: _WHOLE | None = None
-    max_tool_calls: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    max_tool_calls: Annotated[Whole, Field(ge=0, le=2**53)] | None = None
     max_usd: _REAL | None = None
     max_flops: _REAL | None = None
     max_seconds: _REAL | None = None
-    target_confidence: Annotated[float, Field(gt=0, lt=1)] | None = None
-    answer_reserve_tokens: Annotated[int, Field(ge=0, le=2**53)] | None = None
+    target_confidence: Annotated[Real, Field(gt=0, lt=1)] | None = None
+    answer_reserve_tokens: Annotated[Whole, Field(ge=0, le=2**53)] | None = None
 
     def budget(self) -> Budget:
         """The budget."""
         return Budget.from_json(self.model_dump(exclude_none=True))
 
 
+def budget_of(given: BudgetBody | str, *, field: str = "budget") -> Budget:
+    """A budget that is given as an object or as text.
+
+    Args:
+        given: The budget.
+        field: What errors call it.
+
+    Raises:
+        InvalidRequest: It cannot be read.
+    """
+    try:
+        if isinstance(given, BudgetBody):
+            return given.budget()
+        budget = Budget.parse(given)
+        BudgetBody.model_validate(budget.to_json())
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message, field=field) from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InvalidRequest(f"{problem['loc'][0]} in {field}: {problem['msg']}", field=field) from None
+    return budget
+
+
 class SamplingBody(_Sent):
     """How tokens are chosen; see `orchestrator.Sampling`."""
 
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=0, le=2**31)] = 0
-    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    temperature: Annotated[Real, Field(ge=0, le=5)] = 0.7
+    top_p: Annotated[Real, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[Whole, Field(ge=0, le=2**31)] = 0
+    min_p: Annotated[Real, Field(ge=0, lt=1)] = 0.0
 
     def sampling(self) -> Sampling:
         """The sampling."""
@@ -98,12 +137,12 @@ class JobRequest(_Sent):
         "auto", description="How answers are read: auto, boxed, exact, number, choice, code, json, text, regex:PATTERN"
     )
     sampling: SamplingBody | None = Field(None, description="Overrides the policy's own")
-    max_sample_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+    max_sample_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Most tokens per sample"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="All randomness derives from it")
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(0, description="All randomness derives from it")
     labels: dict[_LABEL, _LABEL] = Field(default_factory=dict, max_length=MAX_LABELS, description="The caller's own")
-    priority: Annotated[int, Field(ge=-100, le=100)] = Field(0, description="Higher ones are taken first")
+    priority: Annotated[Whole, Field(ge=-100, le=100)] = Field(0, description="Higher ones are taken first")
     deadline_s: _REAL | None = Field(None, description="Seconds from now after which no answer is wanted any more")
 
     @model_validator(mode="after")
@@ -118,9 +157,13 @@ class JobRequest(_Sent):
             return self.problem
         return next(turn.content for turn in reversed(self.messages or ()) if turn.role == "user")
 
-    def caps(self) -> Budget | str | None:
-        """The budget as it was given."""
-        return self.budget.budget() if isinstance(self.budget, BudgetBody) else self.budget
+    def caps(self) -> Budget | None:
+        """The budget.
+
+        Raises:
+            InvalidRequest: It cannot be read.
+        """
+        return None if self.budget is None else budget_of(self.budget)
 
 
 class InputBody(_Sent):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,17 +15,18 @@ from orchestrator.errors import InvalidRequest
 
 MAX_WHOLE = 2**63
 """Whole numbers are below this, and above its negative: what databases and other languages can hold."""
+_SHOWN_CHARS = 100
 
 
 def strict_json(body: bytes) -> Any:  # Any: a JSON value
     """The value that a body holds.
 
     Raises:
-        InvalidRequest: It is no JSON, or holds NaN, infinity, a number out of range, a NUL character or half a
-            character (a lone surrogate).
+        InvalidRequest: It is no JSON, or holds NaN, infinity, a number out of range, a NUL character, half a
+            character (a lone surrogate), or the same key twice.
     """
     try:
-        value = json.loads(body.decode("utf-8"), parse_constant=_no_constant, parse_int=_whole, parse_float=_real)
+        value = _DECODER.decode(body.decode("utf-8"))
         if b"\\u" in body or b"\0" in body:
             _check_texts(value)
     except UnicodeDecodeError as error:
@@ -73,6 +75,18 @@ def _real(text: str) -> float:
     if not math.isfinite(value):
         raise InvalidRequest("the body holds a number that is too large", field="body", value=text)
     return value
+
+
+def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:  # Any: JSON values
+    """Which of two values is meant, readers of JSON disagree about."""
+    found = dict(items)
+    if len(found) == len(items):
+        return found
+    key = next(key for key, times in Counter(key for key, _ in items).items() if times > 1)[:_SHOWN_CHARS]
+    raise InvalidRequest(f"the body has the key {key!r} twice", field=key)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole, parse_float=_real, object_pairs_hook=_object)
 
 
 def _check_texts(value: Any) -> None:  # Any: a JSON value

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import NamedTuple
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 
 router = APIRouter(include_in_schema=False)
 
@@ -64,7 +64,7 @@ async def file(request: Request, name: str) -> Response:
     """One of its modules, style sheets or pictures."""
     found = _files().get(name)
     if found is None or name == _PAGE:
-        return Response("there is no such file", status_code=404, media_type="text/plain")
+        raise HTTPException(404)
     return _sent(request, found)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from orchestrator.api.service.requests import BudgetBody, SamplingBody
+from orchestrator.api.service.requests import BudgetBody, Flag, Real, SamplingBody, Whole
 from orchestrator.job import MAX_PROBLEM_CHARS
 
 IGNORED = (
@@ -96,13 +96,13 @@ class TtcOptions(Body):
     answer: Annotated[str, Field(min_length=1, max_length=1000)] | None = Field(
         None, description="How final answers are found in replies; by default open (json with a response_format)"
     )
-    target_confidence: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Stop once this sure")
+    target_confidence: Annotated[Real, Field(gt=0, lt=1)] | None = Field(None, description="Stop once this sure")
     sampling: Literal["policy", "request"] | SamplingBody | None = Field(
         None,
         description="Whose sampling is used: the policy's own, the request's temperature, top_p, top_k and min_p, or "
         "this one. By default the request's with policy single, else the policy's",
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(None, description="Goes before the request's seed")
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = Field(None, description="Goes before the request's seed")
     labels: dict[Label, Label] = Field(default_factory=dict, max_length=32, description="The caller's own")
     progress: Literal["comments", "reasoning"] = Field(
         "comments", description="How a stream tells what goes on before the answer: as comments or reasoning_content"
@@ -112,8 +112,8 @@ class TtcOptions(Body):
 class StreamOptions(Body):
     """How a reply is streamed."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = Field(False, description="Ignored")
+    include_usage: Flag = False
+    include_obfuscation: Flag = Field(False, description="Ignored")
 
 
 class TextPart(Body):
@@ -156,10 +156,10 @@ def text_of(content: str | list[TextPart] | None) -> str:
 class FunctionBody(Body):
     """A function that the caller has."""
 
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.:/-]+$")]
     description: Text | None = None
     parameters: Json | None = Field(None, description="JSON schema of the arguments")
-    strict: bool | None = None
+    strict: Flag | None = None
 
 
 class JsonSchemaBody(Body):
@@ -168,4 +168,4 @@ class JsonSchemaBody(Body):
     name: Name = "answer"
     description: Text | None = None
     schema_: Json = Field(default_factory=dict, alias="schema")
-    strict: bool | None = Field(None, description="Ignored: schemas always hold")
+    strict: Flag | None = Field(None, description="Ignored: schemas always hold")

@@ -28,7 +28,7 @@ from orchestrator.api.service.openai.bodies import (
     text_of,
 )
 from orchestrator.api.service.openai.wish import JSON_OBJECT, Wish
-from orchestrator.api.service.requests import MessageBody, ToolCallBody
+from orchestrator.api.service.requests import Flag, MessageBody, Real, ToolCallBody, Whole
 from orchestrator.reply_form import AUTO, NO_TOOL, SOME_TOOL, ToolOffer
 
 Anything = Any
@@ -117,28 +117,30 @@ class ChatRequest(Body):
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
     ttc: TtcOptions = TtcOptions()
     reasoning_effort: Effort | None = Field(None, description="How wide to search; see the documentation's table")
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+    max_completion_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Most tokens of each candidate"
     )
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="The same, by its old name")
-    n: Annotated[int, Field(ge=1, le=128)] = Field(1, description="Distinct answers, best first; samples with single")
+    max_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
+        None, description="The same, by its old name"
+    )
+    n: Annotated[Whole, Field(ge=1, le=128)] = Field(1, description="Distinct answers, best first; samples with single")
     stop: (
         Annotated[str, Field(min_length=1, max_length=1000)]
         | Annotated[list[Annotated[str, Field(min_length=1, max_length=1000)]], Field(max_length=32)]
         | None
     ) = None
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = Field(None, description="-1 and 0 keep all tokens")
-    min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    logprobs: bool = Field(False, description="With policy single only")
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    temperature: Annotated[Real, Field(ge=0, le=5)] | None = None
+    top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1, le=2**31)] | None = Field(None, description="-1 and 0 keep all tokens")
+    min_p: Annotated[Real, Field(ge=0, lt=1)] | None = None
+    seed: Annotated[Whole, Field(ge=-(2**63), lt=2**63)] | None = None
+    logprobs: Flag = Field(False, description="With policy single only")
+    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
     response_format: PlainFormat | ChatSchemaFormat | None = Field(None, discriminator="type")
     tools: list[ChatTool] = Field(default_factory=list, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | ChatNamedTool | None = None
-    parallel_tool_calls: bool = True
-    stream: bool = False
+    parallel_tool_calls: Flag = True
+    stream: Flag = False
     stream_options: StreamOptions = StreamOptions()
 
     frequency_penalty: ZeroPenalty = None
@@ -211,7 +213,9 @@ class ChatRequest(Body):
 
 
 def check_choice(choice: str, names: list[str]) -> None:
-    """Whether there is what must be called."""
+    """Whether there is what must be called, and only once what may be."""
+    if len(names) > len(set(names)):
+        raise ValueError("two tools have the same name")
     if choice == SOME_TOOL and not names:
         raise ValueError("tool_choice is 'required' but there are no tools")
     if choice not in {AUTO, NO_TOOL, SOME_TOOL} and choice not in names:

@@ -14,7 +14,7 @@ from orchestrator.api.service.openai.effort import width_of, width_param
 from orchestrator.api.service.openai.json_schemas import check_schema
 from orchestrator.api.service.openai.model_names import AUTO, PREFIX, named
 from orchestrator.api.service.openai.wish import Wish
-from orchestrator.api.service.requests import BudgetBody, JobRequest, MessageBody, SamplingBody
+from orchestrator.api.service.requests import BudgetBody, JobRequest, MessageBody, SamplingBody, budget_of
 from orchestrator.api.service.security.wishes import check_wishes
 from orchestrator.api.service.service import Service
 from orchestrator.budget import Budget
@@ -210,7 +210,7 @@ def _budget(wish: Wish, settings: Settings, *, tokens: int, has_cue: bool) -> Bu
     if given is None and says_nothing and settings.service.default_budget is not None:
         given = settings.service.default_budget
     if given is not None:
-        caps = Budget.parse(given) if isinstance(given, str) else given.budget()
+        caps = budget_of(given, field="ttc.budget")
     else:
         reserve = Budget(max_output_tokens=tokens).reserve_tokens if has_cue else 0
         caps = Budget(max_output_tokens=tokens + max(1, reserve), answer_reserve_tokens=reserve)

@@ -23,7 +23,7 @@ from orchestrator.api.service.openai.bodies import (
 )
 from orchestrator.api.service.openai.chat_request import Anything, check_choice
 from orchestrator.api.service.openai.wish import JSON_OBJECT, Wish
-from orchestrator.api.service.requests import MessageBody, ToolCallBody
+from orchestrator.api.service.requests import Flag, MessageBody, Real, ToolCallBody, Whole
 from orchestrator.reply_form import AUTO, ToolOffer
 
 LOGPROBS = "message.output_text.logprobs"
@@ -110,27 +110,27 @@ class ResponseRequest(Body):
     ]
     instructions: Text | None = None
     previous_response_id: Annotated[str, Field(max_length=200)] | None = None
-    background: bool = Field(False, description="Queue it, and answer at once")
-    stream: bool = Field(False, description="Not together with background")
+    background: Flag = Field(False, description="Queue it, and answer at once")
+    stream: Flag = Field(False, description="Not together with background")
     stream_options: StreamOptions = StreamOptions()
     ttc: TtcOptions = TtcOptions()
     reasoning: ReasoningBody = ReasoningBody()
-    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+    max_output_tokens: Annotated[Whole, Field(ge=1, le=1_000_000)] | None = Field(
         None, description="Most tokens of each candidate"
     )
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=2**31)] | None = None
-    min_p: Annotated[float, Field(ge=0, lt=1)] | None = None
-    seed: Annotated[int, Field(gt=-(2**63), lt=2**63)] | None = None
+    temperature: Annotated[Real, Field(ge=0, le=5)] | None = None
+    top_p: Annotated[Real, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[Whole, Field(ge=-1, le=2**31)] | None = None
+    min_p: Annotated[Real, Field(ge=0, lt=1)] | None = None
+    seed: Annotated[Whole, Field(gt=-(2**63), lt=2**63)] | None = None
     text: TextBody = TextBody()
     tools: list[FunctionTool] = Field(default_factory=list, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool = True
+    parallel_tool_calls: Flag = True
     include: list[Annotated[str, Field(max_length=100)]] = Field(default_factory=list, max_length=32)
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[Whole, Field(ge=0, le=20)] | None = None
     truncation: Literal["disabled"] = "disabled"
-    store: bool = True
+    store: Flag = True
     metadata: Annotated[
         dict[Annotated[str, Field(max_length=64)], MetadataValue], Field(default_factory=dict, max_length=16)
     ]

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
+
+from orchestrator.api.service.errors import error_body
+from orchestrator.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
+_CLOSING = (("Connection", "close"), ("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store"))
 MAX_HEADER_BYTES = 32 << 10
 """Of all headers of a request together; uvicorn's ``h11_max_incomplete_event_size``."""
 
@@ -19,7 +24,10 @@ def impatient_protocol(header_timeout_s: float) -> type[H11Protocol]:
         header_timeout_s: A connection that has sent no request after so long, counted from its beginning or from the
             last response, is closed.
     """
+    import h11
     from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    body = json.dumps(error_body(InvalidRequest("this cannot be read as HTTP/1.1", field="request"))).encode()
 
     class ImpatientProtocol(H11Protocol):
         """Waits ``header_timeout_s`` for headers."""
@@ -40,6 +48,14 @@ def impatient_protocol(header_timeout_s: float) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_waiting()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # as in uvicorn
+            """Refuses what is no HTTP, in the shape of all errors; what is under way already is cut off."""
+            if self.conn.our_state is h11.SEND_RESPONSE or self.conn.our_state is h11.IDLE:
+                headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *_CLOSING]
+                for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         def _is_asked(self) -> bool:
             """Whether there is a request that is being answered."""

@@ -5,6 +5,7 @@ browser sends on behalf of somebody else's page; and the headers that every resp
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -13,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.service.errors import error_response
+from orchestrator.api.service.security.connections import MAX_HEADER_BYTES
 from orchestrator.api.service.security.gate import Gate, is_loopback
 from orchestrator.api.service.security.json_limits import check_json
 from orchestrator.config import ServiceSettings
@@ -28,6 +30,9 @@ _DOCS = {
 }
 """The framework's page of the API loads its parts from elsewhere; it shows nothing but the API's description."""
 _PROBES = frozenset({"/healthz", "/readyz"})
+_REST_S = 10.0
+_REST_FACTOR = 4
+"""The rest of a body that is too large is thrown away for so long, up to so many times what is accepted."""
 _OWN_PAGE = frozenset({"same-origin", "none"})
 _POLICY = b"content-security-policy"
 _NO_PAGE = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -81,16 +86,23 @@ class Door:
             await self._app(scope, receive, send)
             return
         careful_send = _with_headers(send, policy=_DOCS.get(scope["path"], _NO_PAGE))
+        is_clear = False  # where the request ends
         try:
             headers = Headers(scope=scope)
+            _check_head(scope, headers)
+            is_clear = True
             await self._check_source(scope, headers)
             receive = await self._checked_body(headers, receive)
         except _Left:
             return
         except TtcError as error:
             response = error_response(error)
-            if isinstance(error, TooLarge | TooSlow):
-                response.headers["Connection"] = "close"  # the rest of the body is not read
+            if isinstance(error, TooLarge | TooSlow) or not is_clear:
+                response.headers["Connection"] = "close"
+            if isinstance(error, TooLarge):
+                careful_send = _after_the_rest(
+                    careful_send, receive, limit=_REST_FACTOR * self._settings.max_body_bytes
+                )
             await response(scope, receive, careful_send)
             return
         await self._app(scope, receive, careful_send)
@@ -122,7 +134,7 @@ class Door:
         allowed = self._settings.allowed_origins
         if origin is not None and (origin in allowed or "*" in allowed):
             return
-        is_foreign = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+        is_foreign = origin is not None and _place_of(origin) != headers.get("host", "").lower()
         if is_foreign or site not in _OWN_PAGE:
             raise Forbidden(f"pages from {origin or 'elsewhere'} may not use this service (allowed_origins)")
 
@@ -153,19 +165,39 @@ class Door:
         return _replay(body, receive)
 
 
+def _check_head(scope: Scope, headers: Headers) -> None:
+    """Refuses what servers and proxies read differently, and more than a server has to carry about.
+
+    Raises:
+        InvalidRequest: The headers are too large, say twice how long the body is, or say that it is compressed.
+    """
+    num_bytes = len(scope["query_string"]) + len(scope["path"])
+    num_bytes += sum(len(name) + len(value) for name, value in scope["headers"])
+    if num_bytes > MAX_HEADER_BYTES:
+        raise InvalidRequest(
+            f"address and headers of a request may have {MAX_HEADER_BYTES} bytes at most", field="headers"
+        )
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise InvalidRequest("send Content-Length or Transfer-Encoding, not both", field="Transfer-Encoding")
+    if (encoding := headers.get("content-encoding", "identity").lower()) != "identity":
+        raise InvalidRequest(f"bodies are read as they are, not {encoding!r}", field="Content-Encoding", value=encoding)
+
+
 class _Left(Exception):  # not an error: there is nobody to answer
     """The client has gone."""
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, *, is_kept: bool = True) -> bytes:
     chunks: list[bytes] = []
     num_bytes, is_complete = 0, False
     while not is_complete:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Left
-        chunks.append(message.get("body", b""))
-        num_bytes += len(chunks[-1])
+        chunk = message.get("body", b"")
+        num_bytes += len(chunk)
+        if is_kept:
+            chunks.append(chunk)
         if num_bytes > limit:
             raise _too_large(limit)
         is_complete = not message.get("more_body", False)
@@ -196,8 +228,35 @@ def _with_headers(send: Send, *, policy: bytes) -> Send:
     return send_with_headers
 
 
+def _after_the_rest(send: Send, receive: Receive, *, limit: int) -> Send:
+    """Ends a response only when the rest of the request has come, or too much of it, or too slowly.
+
+    A connection that is closed while its other side still writes is reset, and the response is lost on the way.
+    """
+
+    async def send_slowly(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with contextlib.suppress(TimeoutError, TooLarge, _Left):
+            async with asyncio.timeout(_REST_S):
+                await _read(receive, limit, is_kept=False)
+        await send({"type": "http.response.body", "body": b""})
+
+    return send_slowly
+
+
 def _too_large(limit: int) -> TooLarge:
     return TooLarge(f"the body of a request may have {limit} bytes at most", max_bytes=limit)
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an origin; None if it is no address."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name_of(host: str) -> str:

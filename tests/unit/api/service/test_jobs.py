@@ -285,7 +285,7 @@ async def test_the_default_budget_holds_for_jobs_that_name_none() -> None:
         ({**JOB, "problem": ""}, 400, "problem"),
         ({**JOB, "policy": "no_such"}, 404, None),
         ({**JOB, "params": {"n": 0}}, 400, None),
-        ({**JOB, "budget": "tokens=many"}, 400, "tokens"),
+        ({**JOB, "budget": "tokens=many"}, 400, "budget"),
         ({**JOB, "budget": {"max_output_tokens": 0}}, 400, None),
         ({**JOB, "budget": {"max_tokens": 5}}, 400, None),
         ({**JOB, "serious": True}, 400, "serious"),
