@@ -103,7 +103,7 @@ def test_the_sampling_of_a_policy_goes_before_that_of_the_suite(tmp_path: Path):
         ('name = "a"\nbudgets = ["tokens=x"]\n' + SETS + SINGLE, "budgets[0].tokens", "'x'"),
         ('name = "a"\nbudgets = ["minutes=3"]\n' + SETS + SINGLE, "budgets[0].budget", "minutes=3"),
         (HEAD + SETS + '[[policies]]\npolicy = "singel"\n', "policies[0].name", "unknown policy 'singel'"),
-        (HEAD + SETS + SINGLE + "params = {n = 3}\n", "policies[0].n", "has no parameter 'n'; it has: model"),
+        (HEAD + SETS + SINGLE + "params = {m = 3}\n", "policies[0].m", "has no parameter 'm'; it has: model"),
         (HEAD + SETS + SINGLE + "grid = {temperature = [0.5, 9]}\n", "policies[0].temperature", "9"),
         (HEAD + SETS + SINGLE + "grid = {temperature = []}\n", "policies[0].grid.temperature", "at least 1"),
         (
