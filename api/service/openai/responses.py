@@ -19,9 +19,12 @@ from orchestrator.api.service.openai.response_request import ResponseRequest
 from orchestrator.api.service.openai.response_stream import ResponseStream, shaped_logprobs
 from orchestrator.api.service.openai.running import begun, ended, kinds_for_whole, unless_left
 from orchestrator.api.service.openai.views import STREAM, ResponseView
+from orchestrator.api.service.openai.wish import Wish
+from orchestrator.api.service.requests import MessageBody
 from orchestrator.api.service.streams import EventStream
 from orchestrator.api.service.strict_json import StrictRoute
 from orchestrator.events import Event
+from orchestrator.sampling import derived_seed
 
 router = APIRouter(prefix="/v1/responses", tags=["openai"], route_class=StrictRoute)
 
@@ -45,7 +48,7 @@ async def create_response(
     """A reply; in the background it is a job, which goes on when its client hangs up."""
     keeping = Keeping(service, who)
     before = await keeping.conversation(body.previous_response_id)
-    planned = await planned_by(service, lambda: replace(body.wish(before), labels=labels_of(body)))
+    planned = await planned_by(service, lambda: _wish(body, before, idempotency_key))
     if body.background:
         record = await service.submit(who, planned.job, form=planned.form, idempotency_key=idempotency_key)
         return JSONResponse(response(await keeping.of_record(record)))
@@ -70,6 +73,13 @@ async def cancel_response(who: Caller, service: ServiceOf, response_id: Response
     if not record.state.is_terminal:
         record = await service.wait(who, record.id, timeout_s=_CANCEL_WAIT_S)
     return JSONResponse(response(await keeping.of_record(record)))
+
+
+def _wish(body: ResponseRequest, before: tuple[MessageBody, ...], idempotency_key: str | None) -> Wish:
+    wish = replace(body.wish(before), labels=labels_of(body))
+    if wish.seed is None and idempotency_key is not None:  # a request that is sent again is the same job
+        return replace(wish, seed=derived_seed(0, idempotency_key))
+    return wish
 
 
 async def _whole(keeping: Keeping, events: AsyncIterator[Event], planned: Plan) -> Response:
