@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from orchestrator.api.service.requests import BatchRequest, BudgetBody, JobRequest
+from orchestrator.api.service.requests import BatchRequest, BudgetBody, JobRequest, budget_of
+from orchestrator.api.service.retention import BATCHES
 from orchestrator.api.service.security.principal import Principal
 from orchestrator.api.service.service import Service
 from orchestrator.budget import UNLIMITED, Budget
@@ -16,7 +17,6 @@ from orchestrator.store import JobRecord, JobState
 from orchestrator.stores import new_job_id
 from orchestrator.usage import Usage
 
-_KIND = "batch"
 _ID_CHARS = 20
 _PAGE = 200
 _END_S = 5.0
@@ -97,10 +97,11 @@ class Batches:
         """
         jobs = split(request, most=self._service.settings.max_batch)
         digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-        batch = await self._begun(who, len(jobs), digest, idempotency_key)
+        batch = await self._known(who, len(jobs), digest, idempotency_key)
         if len(batch.job_ids) == batch.num_jobs:
             return batch
         await self._service.check_room(who, len(jobs))
+        await self._write(batch)
         ids: list[str] = []
         try:
             for index, job in enumerate(jobs):
@@ -148,18 +149,18 @@ class Batches:
                 await self._service.cancel(who, record.id)
         return await self.state(who, batch_id)
 
-    async def _begun(self, who: Principal, num_jobs: int, digest: str, idempotency_key: str | None) -> Batch:
-        if idempotency_key is None:
-            batch_id = new_job_id()
-        else:
+    async def _known(self, who: Principal, num_jobs: int, digest: str, idempotency_key: str | None) -> Batch:
+        """The batch that was begun with this key, else a new one that is not stored yet."""
+        batch_id = new_job_id()
+        if idempotency_key is not None:
             batch_id = _id_of(f"{who.tenant}\n{idempotency_key}")
-            value = await self._service.orchestrator.store.get_document(_KIND, batch_id)
+            value = await self._service.orchestrator.store.get_document(BATCHES, batch_id)
             if value is not None:
-                return _known(_batch(batch_id, value), digest, str(idempotency_key))
-        return await self._write(Batch(batch_id, who.tenant, time.time(), num_jobs, (), digest))
+                return _same(_batch(batch_id, value), digest, idempotency_key)
+        return Batch(batch_id, who.tenant, time.time(), num_jobs, (), digest)
 
     async def _write(self, batch: Batch) -> Batch:
-        await self._service.orchestrator.store.put_document(_KIND, batch.id, batch.to_json())
+        await self._service.orchestrator.store.put_document(BATCHES, batch.id, batch.to_json())
         return batch
 
     async def _undo(self, who: Principal, batch: Batch, ids: list[str]) -> None:
@@ -168,10 +169,10 @@ class Batches:
             await self._service.cancel(who, job_id)
             if (await self._service.wait(who, job_id, timeout_s=_END_S)).state.is_terminal:
                 await self._service.orchestrator.store.delete(job_id)
-        await self._service.orchestrator.store.put_document(_KIND, batch.id, None)
+        await self._service.orchestrator.store.put_document(BATCHES, batch.id, None)
 
     async def _get(self, who: Principal, batch_id: str) -> Batch:
-        value = await self._service.orchestrator.store.get_document(_KIND, batch_id)
+        value = await self._service.orchestrator.store.get_document(BATCHES, batch_id)
         if value is None or value["tenant"] != who.tenant:
             raise UnknownName(kind="batch", name=batch_id, known=())
         return _batch(batch_id, value)
@@ -193,9 +194,7 @@ def split(request: BatchRequest, *, most: int) -> list[JobRequest]:
             raise InvalidRequest(
                 "jobs of a batch with a shared budget have none of their own", field=f"requests.{index}.budget"
             )
-    given = request.budget
-    shared = given.budget() if isinstance(given, BudgetBody) else Budget.parse(given)
-    share = _share(shared, len(jobs))
+    share = _share(budget_of(request.budget), len(jobs))
     part = BudgetBody(**share.to_json()) if share != UNLIMITED else None
     return [job.model_copy(update={"budget": part}) for job in jobs]
 
@@ -217,7 +216,7 @@ def _batch(batch_id: str, value: dict[str, Any]) -> Batch:  # Any: JSON values
     return Batch(batch_id, **{**value, "job_ids": tuple(value["job_ids"])})
 
 
-def _known(batch: Batch, digest: str, idempotency_key: str) -> Batch:
+def _same(batch: Batch, digest: str, idempotency_key: str) -> Batch:
     if batch.request_digest != digest:
         raise JobConflict(
             f"the idempotency key {idempotency_key!r} was sent with another request before, which became batch "

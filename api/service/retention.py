@@ -12,6 +12,8 @@ from orchestrator.stores import new_job_id
 
 _LOG = logging.getLogger(__name__)
 
+BATCHES = "batch"
+"""Kind of the documents that hold batches."""
 _EVERY_S = 600.0
 _PAGE = 200
 
@@ -43,4 +45,15 @@ async def forget(store: Store, *, older_than: float) -> int:
             if record.state.is_terminal and record.updated_at < older_than:
                 await store.delete(record.id)
                 num_forgotten += 1
+    await _forget_batches(store, older_than=older_than)
     return num_forgotten
+
+
+async def _forget_batches(store: Store, *, older_than: float) -> None:
+    """Deletes what is kept of old batches none of whose jobs are left."""
+    before: str | None = None
+    while page := await store.list_documents(BATCHES, before=before, limit=_PAGE):
+        before = page[-1][0]
+        for batch_id, batch in page:
+            if batch["created_at"] < older_than and not await store.list_jobs(batch=batch_id, limit=1):
+                await store.put_document(BATCHES, batch_id, None)

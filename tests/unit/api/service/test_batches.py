@@ -14,7 +14,7 @@ from orchestrator.budget import Budget
 from orchestrator.errors import InvalidRequest, StoreFailed
 from orchestrator.stores import MemoryStore
 
-from .serving import SLOW, serving, until
+from .serving import JOB, SLOW, serving, until
 
 
 def batch(count: int = 3, shared: Any = None, **fields: Any) -> dict[str, Any]:
@@ -157,3 +157,11 @@ def test_a_batch_that_cannot_be_split_is_refused(body: Any, field: str) -> None:
     with pytest.raises(InvalidRequest) as raised:
         split(BatchRequest(**body), most=10)
     assert raised.value.field == field
+
+
+async def test_batches_that_are_refused_leave_nothing_behind() -> None:
+    async with serving(concurrency=0, max_waiting=1) as here:
+        response = await here.post("/v1/batches", {"requests": [JOB, JOB]})
+        documents = await here.store.list_documents("batch")
+    assert response.status_code == 429
+    assert documents == []

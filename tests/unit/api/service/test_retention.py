@@ -35,3 +35,23 @@ async def test_a_service_that_keeps_jobs_for_a_while_only_forgets_by_itself() ->
                 return old not in {record.id for record in await store.list_jobs()}
 
             await until(is_gone)
+
+
+async def test_a_batch_is_forgotten_with_the_last_of_its_jobs() -> None:
+    async with serving() as here:
+
+        async def finished() -> str:
+            batch_id: str = (await here.post("/v1/batches", {"requests": [JOB]})).json()["id"]
+
+            async def is_finished() -> bool:
+                return bool((await here.client.get(f"/v1/batches/{batch_id}")).json()["is_finished"])
+
+            await until(is_finished)
+            return batch_id
+
+        old, border, new = await finished(), time.time(), await finished()
+        await forget(here.store, older_than=border)
+        statuses = [(await here.client.get(f"/v1/batches/{batch_id}")).status_code for batch_id in (old, new)]
+        await forget(here.store, older_than=time.time())
+        left = await here.store.list_documents("batch")
+    assert (statuses, left) == ([404, 200], [])
