@@ -26,7 +26,7 @@ from orchestrator.bench.soaking.leaving_rules import NOTICE_S, SOCKET_S
 
 Json = dict[str, Any]  # Any: JSON values
 
-JOBS_LEFT, JOBS_REDIS, JOBS_SQLITE = 500, 1000, 200
+JOBS_LEFT, JOBS_REDIS, JOBS_SQLITE = 500, 1000, 400
 """Jobs that clients leave, and jobs under which processes die, by store."""
 PARTS = {"leaving": JOBS_LEFT, "redis": JOBS_REDIS, "sqlite": JOBS_SQLITE}
 SEED = 20261121
