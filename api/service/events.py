@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -14,8 +15,10 @@ from orchestrator.api.service.dependencies import ServiceOf
 from orchestrator.api.service.fields import After, JobId, errors
 from orchestrator.api.service.following import HEARTBEAT
 from orchestrator.api.service.streams import RETRY_MS, EventStream, sse_block, sse_comment
-from orchestrator.errors import InvalidRequest
+from orchestrator.errors import InvalidRequest, TtcError
 from orchestrator.events import Event
+
+_LOG = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -49,10 +52,14 @@ def _after(after: int | None, last_event_id: str | None) -> int:
 
 
 async def _blocks(events: AsyncIterator[Event]) -> AsyncIterator[str]:
+    """The stream; where the store fails it ends, and its reader comes back after a while."""
     yield f"retry: {RETRY_MS}\n\n"
-    async with aclosing(events) as following:  # type: ignore[type-var]  # they come from a generator
-        async for event in following:
-            if event.kind == HEARTBEAT:
-                yield sse_comment("still there")
-            else:
-                yield sse_block(event.data, event=event.kind, seq=event.seq)
+    try:
+        async with aclosing(events) as following:  # type: ignore[type-var]  # they come from a generator
+            async for event in following:
+                if event.kind == HEARTBEAT:
+                    yield sse_comment("still there")
+                else:
+                    yield sse_block(event.data, event=event.kind, seq=event.seq)
+    except TtcError as error:
+        _LOG.warning("a stream of events was cut off", extra={"reason": str(error)})

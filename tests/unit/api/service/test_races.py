@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
+
+import pytest
 
 from orchestrator import Orchestrator
 from orchestrator.actions import AskHuman
-from orchestrator.errors import JobConflict
+from orchestrator.errors import JobConflict, StoreFailed
 from orchestrator.policy import as_policy
 from orchestrator.store import JobState
 from orchestrator.stores import MemoryStore
@@ -106,3 +109,26 @@ async def test_of_two_replies_at_once_one_is_a_conflict_and_the_job_goes_on_with
     assert isinstance(replies[1], JobConflict)
     assert record.state is JobState.QUEUED
     assert outcomes == [{"reply": "blue"}]
+
+
+class FailsToRead(MemoryStore):
+    """Journals cannot be read while ``is_failing``."""
+
+    is_failing = False
+
+    async def read(self, *args: Any, **options: Any) -> Any:
+        if self.is_failing:
+            raise StoreFailed("no disk")
+        return await super().read(*args, **options)
+
+
+async def test_an_event_stream_whose_store_fails_ends_so_that_its_reader_comes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    store = FailsToRead()
+    async with serving(store=store, concurrency=0, heartbeat_s=0.05) as here:
+        job_id = (await here.post("/v1/jobs", JOB)).json()["id"]
+        store.is_failing = True
+        response = await here.client.get(f"/v1/jobs/{job_id}/events")
+    assert (response.status_code, response.text) == (200, "retry: 1000\n\n")
+    assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["WARNING"]
