@@ -270,8 +270,9 @@ class Harm:
         if self._redis.name in self._busy:
             return
         self._busy.add(self._redis.name)
-        self.counts["redis-server killed"] += 1
-        await self._again(self._redis, self._rng.uniform(0, 1))
+        is_long = self._rng.random() < 1 / 3
+        self.counts["redis-server killed, away past all leases" if is_long else "redis-server killed"] += 1
+        await self._again(self._redis, LEASE_S * self._rng.uniform(1.1, 2) if is_long else self._rng.uniform(0, 1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
