@@ -189,7 +189,7 @@ class Runner:
         except asyncio.CancelledError:
             await self._give_back(await taking)
             raise
-        if self._is_draining:
+        if self.is_draining:
             await self._give_back(claimed)
             return None
         return claimed
