@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -318,7 +319,8 @@ class Orchestrator:
         try:
             return await self.store.read(record.id)
         except asyncio.CancelledError:
-            await self.store.append(record.id, epoch, [], state=JobState.QUEUED)
+            with suppress(TtcError):  # else its lease runs out
+                await self.store.append(record.id, epoch, [], state=JobState.QUEUED)
             raise
 
     def stream(self, problem: str, **options: Any) -> AsyncIterator[Event]:  # Any: as for `solve`

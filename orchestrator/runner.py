@@ -187,7 +187,10 @@ class Runner:
         try:
             claimed = await asyncio.shield(taking)
         except asyncio.CancelledError:
-            await self._give_back(await taking)
+            try:
+                await self._give_back(await taking)
+            except Exception as error:  # noqa: BLE001  # its lease runs out
+                _log("a job that was just taken could not be given back", error)
             raise
         if self.is_draining:
             await self._give_back(claimed)

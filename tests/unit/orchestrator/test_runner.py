@@ -434,6 +434,22 @@ async def test_a_job_that_is_just_being_taken_when_the_runner_ends_goes_back_to_
     assert store.num_taken == 1
 
 
+class FailsLate(MemoryStore):
+    """Says after a while that nothing can be taken."""
+
+    async def take(self, *args: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.1)
+        raise StoreFailed("no disk")
+
+
+async def test_a_runner_ends_while_its_store_fails() -> None:
+    async with bench(store=FailsLate()) as here, asyncio.timeout(3):
+        await asyncio.sleep(0.05)
+        await here.runner.drain(0.0)
+        await here.running
+    assert here.running.done()
+
+
 async def test_a_job_whose_journal_is_just_being_read_when_the_runner_ends_goes_back_to_the_queue() -> None:
     store = SlowStore(read_s=0.2)
     async with bench(store=store, latency=SLOW) as here:
