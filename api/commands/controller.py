@@ -16,6 +16,7 @@ from orchestrator.api.terminal.serving import (
     settings_with,
 )
 from orchestrator.errors import InvalidRequest
+from orchestrator.stores.opening import shown_store
 
 if TYPE_CHECKING:
     from orchestrator.in_process import Orchestrator
@@ -55,6 +56,6 @@ def controller(
 
     def ready(orchestrator: Orchestrator) -> None:
         names = ", ".join(engine.describe().name for engine in orchestrator.fleet)
-        click.echo(f"running jobs of {kept_in}, {settings.service.concurrency} at once, with {names}")
+        click.echo(f"running jobs of {shown_store(kept_in)}, {settings.service.concurrency} at once, with {names}")
 
     return asyncio.run(process.control(serving, on_ready=ready))

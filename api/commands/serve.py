@@ -17,6 +17,7 @@ from orchestrator.api.terminal.serving import (
 )
 from orchestrator.errors import InvalidRequest
 from orchestrator.models import split_model
+from orchestrator.stores.opening import shown_store
 from orchestrator.workers.hosted import hosted_by_default
 
 if TYPE_CHECKING:
@@ -67,6 +68,11 @@ def serve(
     settings = settings_with(host=host, port=port, concurrency=concurrency, grace_s=grace_s)
     choice = ModelChoice.of_options(model, large, verifier_model, embedder)
     kept_in = named_store(store, settings, is_shared=workers > 1)
+    if kept_in == "memory:" and settings.service.concurrency == 0:
+        raise InvalidRequest(
+            "with --concurrency 0 others run the jobs, and they cannot share a store in memory; name a file or redis://...",
+            field="store",
+        )
     if workers > 1:
         _check_shareable(choice.names(settings))
     serving = process.Serving(settings=settings, models=models_with(choice, settings), store=kept_in)
@@ -90,7 +96,7 @@ def _announce(address: str, models: list[str], store: str) -> None:
     click.echo(f"  dashboard  {address}/")
     click.echo(f"  API        {address}/docs")
     click.echo(f"  models     {', '.join(models)}")
-    click.echo(f"  jobs in    {store}")
+    click.echo(f"  jobs in    {shown_store(store)}")
 
 
 def _check_shareable(models: list[str]) -> None:

@@ -28,6 +28,7 @@ from orchestrator.config import Settings
 from orchestrator.errors import InvalidRequest
 from orchestrator.in_process import Orchestrator
 from orchestrator.stores import open_store
+from orchestrator.stores.opening import shown_store
 from orchestrator.workers.hosted import hosted_by_default
 
 _LOG = logging.getLogger(__name__)
@@ -151,7 +152,7 @@ async def _is_open(serving: Serving, host: str) -> bool:
     if is_open and not is_loopback(host):
         raise InvalidRequest(
             f"without API keys the service listens on this machine only, not on {host}; make a key first: "
-            f"ttc keys create --tenant NAME --store {serving.store}",
+            f"ttc keys create --tenant NAME --store {shown_store(serving.store)}",
             field="host",
             value=host,
         )

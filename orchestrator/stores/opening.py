@@ -36,6 +36,16 @@ async def open_store(value: str | Path | Store | None = None) -> Store:
 _REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
+def shown_store(value: str) -> str:
+    """What names a store, fit for messages: a Redis URL without user, password and options."""
+    if not value.startswith(_REDIS_SCHEMES):
+        return value
+    scheme, _, rest = value.partition("://")
+    place, _, options = rest.partition("?")
+    is_clear = "@" in place or "@" not in options
+    return f"{scheme}://{place.rpartition('@')[2] if is_clear else '...'}"
+
+
 async def _open_redis(url: str) -> Store:
     try:
         from orchestrator.stores.redis import RedisStore

@@ -14,6 +14,7 @@ from orchestrator.errors import InvalidRequest
 
 DEFAULT_PREFIX = "ttc:"
 _SCHEMES = ("redis", "rediss", "unix")
+_ESCAPES = "in a user and a password, write / ? # @ : as %2F %3F %23 %40 %3A"
 
 
 class Wire(Protocol):
@@ -67,17 +68,19 @@ class RedisAddress:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        if parts.scheme != "unix" and any("@" in text for text in (parts.path, parts.fragment, *options)):
+            raise _unusable(_ESCAPES)
         try:
             place = parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{parts.port or 6379}"
-        except ValueError as error:
-            raise _unusable(f"its port cannot be read ({error})") from None
+        except ValueError:  # which may quote a part of the password
+            raise _unusable(f"its port cannot be read; {_ESCAPES}") from None
         if parts.scheme not in _SCHEMES or (parts.scheme == "unix" and not parts.path.strip("/")):
             raise _unusable("write redis://host:port/0, rediss://host:port/0 or unix:///path/to/redis.sock")
         number = "" if parts.scheme == "unix" else parts.path.strip("/")
         if number and not number.isdecimal():
             raise _unusable(f"the number of the database must be a whole number, not {number!r}")
         self.shown = f"{parts.scheme}://{place}" + (f"/{number}" if number else "")
-        options = dict(parse_qsl(parts.query, keep_blank_values=True))
         self.prefix = _prefix(options.pop("prefix", DEFAULT_PREFIX))
         self.journal_ttl_s = _ttl(options.pop("journal_ttl_s", None))
         self._url = f"{parts.scheme}://{parts.netloc}{parts.path}?{urlencode(options)}"

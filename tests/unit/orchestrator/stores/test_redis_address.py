@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.errors import InvalidRequest, MissingDependency
 from orchestrator.stores import open_store
+from orchestrator.stores.opening import shown_store
 from orchestrator.stores.redis import RedisAddress
 
 
@@ -56,6 +57,10 @@ def test_user_and_password_reach_the_server_only() -> None:
         ("unix://", "redis://host:port/0"),
         ("redis://secret@h:x", "port"),
         ("redis://secret@h:70000", "port"),
+        ("redis://:secret/x@h", "%2F"),
+        ("redis://u:12/secret@h", "%2F"),
+        ("redis://:12?secret@h", "%2F"),
+        ("redis://:secret#x@h:1", "%23"),
         ("redis://secret@h/jobs", "'jobs'"),
         ("redis://secret@h?prefix=", "prefix"),
         ("redis://secret@h?prefix={x}", "prefix"),
@@ -97,3 +102,20 @@ async def test_without_the_package_the_way_out_is_named(monkeypatch: pytest.Monk
     with pytest.raises(MissingDependency) as caught:
         await open_store("redis://h")
     assert "pip install 'ttc-orchestrator[service]'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("store", "shown"),
+    [
+        ("jobs.sqlite", "jobs.sqlite"),
+        ("memory:", "memory:"),
+        ("redis://h:1/2", "redis://h:1/2"),
+        ("redis://:secret@h:1/2?prefix=x:", "redis://h:1/2"),
+        ("rediss://u:sec/ret@h", "rediss://h"),
+        ("redis://:sec?ret@h", "redis://..."),
+        ("redis://h?password=s@ecret", "redis://..."),
+        ("unix://u:secret@/run/redis.sock?db=4", "unix:///run/redis.sock"),
+    ],
+)
+def test_commands_name_a_store_without_its_user_password_and_options(store: str, shown: str) -> None:
+    assert shown_store(store) == shown
