@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -19,6 +19,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from orchestrator.budget import Budget
 from orchestrator.errors import InvalidRequest
 
 
@@ -81,6 +82,15 @@ class ServiceSettings(BaseModel):
     controller_metrics_port: int | None = Field(None, ge=1, le=65535, description="Where ttc controller tells metrics")
     metrics_token: SecretStr | None = Field(None, description="Bearer token of those who read /metrics, for 'token'")
 
+    @field_validator("default_budget")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        try:
+            Budget.parse(value or "")
+        except InvalidRequest as error:
+            raise ValueError(error.message) from None
+        return value
+
 
 class Settings(BaseSettings):
     """All settings with their defaults."""
@@ -140,9 +150,13 @@ def read_settings(**overrides: Any) -> Settings:  # Any: values of several types
         problem = error.errors()[0]
         parts = [str(part) for part in problem["loc"]]
         name = "TTC_" + "__".join(parts).upper()
-        shown = "..." if "key" in name.lower() else repr(problem.get("input"))
+        is_secret = "KEY" in name or name.endswith(("TOKEN", "STORE"))
+        shown = "..." if is_secret else repr(problem.get("input"))
+        reason = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            reason = "there is no such setting"
         raise InvalidRequest(
-            f"setting {'.'.join(parts)} ({name}) = {shown} is not valid: {problem['msg']}", field=name
+            f"setting {'.'.join(parts)} ({name}) = {shown} is not valid: {reason}", field=name
         ) from None
     except SettingsError as error:
         raise InvalidRequest(f"a TTC_ variable cannot be read: {error}", field="TTC_") from None

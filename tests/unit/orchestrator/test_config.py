@@ -34,6 +34,8 @@ def test_variables_go_before_the_file_and_arguments_before_both(
         ("TTC_MAX_SAMPLE_TOKENS", "many", "TTC_MAX_SAMPLE_TOKENS"),
         ("TTC_MAX_SAMPLE_TOKENS", "0", "TTC_MAX_SAMPLE_TOKENS"),
         ("TTC_LLAMA_CPP__NUM_THREADS", "-1", "TTC_LLAMA_CPP__NUM_THREADS"),
+        ("TTC_SERVICE__DEFAULT_BUDGET", "tokns=4", "TTC_SERVICE__DEFAULT_BUDGET"),
+        ("TTC_SERVICE__CONCURENCY", "4", "TTC_SERVICE__CONCURENCY"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_its_variable(

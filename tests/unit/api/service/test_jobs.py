@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.actions import AskHuman
+from orchestrator.api.service.requests import JobRequest
 from orchestrator.api.service.security.principal import KeyLimits, Principal
 from orchestrator.budget import Budget
 from orchestrator.policy import as_policy
@@ -412,3 +413,22 @@ async def test_views_do_not_give_the_cache_salt_away() -> None:
         (request, *_) = here.engine.log
     assert request.cache_salt == "very-secret-salt"
     assert not any("very-secret" in text for text in texts)
+
+
+async def test_a_slip_in_a_name_and_a_forgotten_content_type_are_told_in_plain_words() -> None:
+    async with serving() as here:
+        slip = await here.post("/v1/jobs", {**JOB, "problm": "x"})
+        untold = await here.client.post("/v1/jobs", content=json.dumps(JOB), headers={"Content-Type": "text/plain"})
+    assert (slip.status_code, slip.json()["error"]["message"]) == (400, "problm: there is no such field")
+    assert untold.status_code == 400
+    assert "Content-Type: application/json" in untold.json()["error"]["message"]
+
+
+async def test_a_request_is_the_same_when_the_service_has_learnt_another_field_since() -> None:
+    class LaterRequest(JobRequest):
+        new_field: int = 3
+
+    async with serving(concurrency=0) as here:
+        first = await here.service.submit(Principal(), JobRequest(**JOB), idempotency_key="k")
+        second = await here.service.submit(Principal(), LaterRequest(**JOB), idempotency_key="k")
+    assert first.id == second.id
