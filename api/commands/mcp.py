@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
@@ -117,7 +118,7 @@ def _address(text: str) -> tuple[str, int]:
     """The host and the port; no other machine may be let in, for there are no keys here.
 
     Raises:
-        InvalidRequest: It cannot be read, or is not of this machine.
+        InvalidRequest: It cannot be read or used, or is not of this machine.
     """
     host, _, port = text.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
@@ -130,4 +131,9 @@ def _address(text: str) -> tuple[str, int]:
             field="http",
             value=text,
         )
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, int(port)), family=family).close()
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on {text}: {error.strerror}; choose another port", field="http") from None
     return host, int(port)
