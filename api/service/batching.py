@@ -96,7 +96,7 @@ class Batches:
             As `Service.submit` does, naming the job; `JobConflict` if the key was sent with another request before.
         """
         jobs = split(request, most=self._service.settings.max_batch)
-        digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        digest = hashlib.sha256(request.model_dump_json(exclude_unset=True).encode()).hexdigest()
         batch = await self._known(who, len(jobs), digest, idempotency_key)
         if len(batch.job_ids) == batch.num_jobs:
             return batch

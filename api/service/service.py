@@ -393,7 +393,7 @@ class Service:
 
 
 def _digest(request: JobRequest, form: ReplyForm, batch: str | None) -> str:
-    text = f"{request.model_dump_json()}{form.to_json()}{batch}"
+    text = f"{request.model_dump_json(exclude_unset=True)}{form.to_json()}{batch}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

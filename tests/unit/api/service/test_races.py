@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator import Orchestrator
 from orchestrator.actions import AskHuman
+from orchestrator.api.service.security.principal import Principal
 from orchestrator.errors import JobConflict, StoreFailed
 from orchestrator.policy import as_policy
 from orchestrator.store import JobState
@@ -132,3 +133,20 @@ async def test_an_event_stream_whose_store_fails_ends_so_that_its_reader_comes_b
         response = await here.client.get(f"/v1/jobs/{job_id}/events")
     assert (response.status_code, response.text) == (200, "retry: 1000\n\n")
     assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["WARNING"]
+
+
+class Forgetful(MemoryStore):
+    """Jobs are deleted while somebody waits for them."""
+
+    async def wait_for_news(self, job_id: str, *, after: int, timeout_s: float) -> None:
+        await self.delete(job_id)
+
+
+async def test_whoever_waits_for_a_job_that_is_deleted_hears_nothing_of_the_jobs_of_others() -> None:
+    async with serving(store=Forgetful(), concurrency=0, who=Principal(tenant="alice")) as here:
+        others = (await here.post("/v1/jobs", JOB)).json()["id"]
+        here.who = Principal(tenant="bob")
+        job_id = (await here.post("/v1/jobs", JOB)).json()["id"]
+        response = await here.client.get(f"/v1/jobs/{job_id}?wait=5")
+    assert response.status_code == 404
+    assert others not in response.text
