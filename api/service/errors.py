@@ -104,7 +104,15 @@ def invalid_request(problems: Sequence[Mapping[str, Any]], body: Any) -> Invalid
     same = [(place, problem) for place, problem in found if place[: len(first)] == first]
     place, problem = max(same, key=lambda item: (len(item[0]), not item[1]["type"].endswith("_type")))
     field = ".".join(place)
-    return InvalidRequest(f"{field}: {problem['msg']}", field=field)
+    return InvalidRequest(f"{field}: {_reason(problem, body)}", field=field)
+
+
+def _reason(problem: Mapping[str, Any], body: Any) -> str:  # Any: pydantic's, a JSON value or bytes
+    if problem["type"] == "extra_forbidden":
+        return "there is no such field"
+    if isinstance(body, bytes) and problem["type"] != "missing":
+        return "it is not taken for JSON; send the header Content-Type: application/json"
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _place(problem: Mapping[str, Any], body: Any) -> tuple[str, ...]:  # Any: pydantic's, a JSON value
