@@ -82,7 +82,8 @@ def _leaving(found: Json) -> list[str]:
                 ("calls of the model", f"{found['num_calls']:,}, of which cut {found['num_calls_cut']:,}"),
                 (
                     "calls that began after the client had left",
-                    f"in flight: {found['num_calls_in_flight']} (the last after {found['longest_in_flight_s']} s); "
+                    f"in flight: {found['num_calls_in_flight']}, of which {found['num_calls_closed_when_read']} were "
+                    f"closed when they were read (the last after {found['longest_in_flight_s']} s); "
                     f"others: {found['num_calls_after']}",
                 ),
                 (

@@ -4,7 +4,8 @@ Of each job:
 
 - **Calls.** A call is *in flight* when its client leaves if the service had sent it by the time it knew. So no call may
   begin later than `NOTICE_S` after the client has left, and none after the model server has seen the service cut
-  another call of the job because the client had left.
+  another call of the job because the client had left. The server may be behind: a call that it found closed when it had
+  read it, and wrote no token for, was sent before.
 - **Tokens, from above.** The service counts no token that the model server has not written: at most the tokens of calls
   that were cut, and what the server's usage says of whole ones.
 - **Tokens, from below.** It counts every token that was written more than `SOCKET_S` before its call was over or the
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.bench.soaking.upstream import CallLog
+from orchestrator.bench.soaking.upstream import TOKEN_S, CallLog
 from orchestrator.budget import Amount
 
 NOTICE_S = 1.0
@@ -88,8 +89,26 @@ class Seen:
     @property
     def forbidden_calls(self) -> list[CallLog]:
         """Those of them that were not in flight."""
-        latest = min((self.left_at or 0) + NOTICE_S, self.cut_at or float("inf"))
-        return [call for call in self.late_calls if call.began_at > latest]
+        latest = (self.left_at or 0) + NOTICE_S
+        cut_at = self.cut_at or latest
+        return [
+            call
+            for call in self.late_calls
+            if call.began_at > latest or (call.began_at > cut_at and not _was_closed_when_read(call))
+        ]
+
+    @property
+    def closed_calls(self) -> list[CallLog]:
+        """Those of them that the service had closed when the model server read them."""
+        return [call for call in self.late_calls if _was_closed_when_read(call)]
+
+    def _told_calls(self) -> str:
+        """All calls, in seconds from when the client had left."""
+        left_at = self.left_at or 0
+        return ", ".join(
+            f"{call.began_at - left_at:.4f} to {(call.ended_at or 0) - left_at:.4f} ({len(call.token_times)} tokens)"
+            for call in self.calls
+        )
 
     @property
     def num_tokens_after(self) -> int:
@@ -102,7 +121,7 @@ class Seen:
         if self.job is None and (self.calls or self.left_at is None):
             found.append("the service does not know the job")
         if self.forbidden_calls:
-            found.append(f"{len(self.forbidden_calls)} calls began after it was over")
+            found.append(f"{len(self.forbidden_calls)} calls began after it was over: {self._told_calls()}")
         if not self.certain_tokens <= self.output_tokens <= self.written_tokens:
             bounds = f"from {self.certain_tokens} to {self.written_tokens}"
             found.append(f"the service counts {self.output_tokens} tokens, not {bounds}")
@@ -112,6 +131,11 @@ class Seen:
         if is_whole and self.output_tokens != self.written_tokens:
             found.append(f"nobody left, and {self.output_tokens} is not {self.written_tokens}")
         return [f"job {self.number}: {problem}" for problem in found]
+
+
+def _was_closed_when_read(call: CallLog) -> bool:
+    """A connection that is open when a call is read is still open when the first token is due."""
+    return not call.token_times and call.left_at is not None and call.left_at - call.began_at < TOKEN_S / 2
 
 
 def findings(jobs: Sequence[Seen], *, spent: Amount, set_aside: Amount) -> Json:
@@ -141,6 +165,7 @@ def findings(jobs: Sequence[Seen], *, spent: Amount, set_aside: Amount) -> Json:
         "num_calls": len(calls),
         "num_calls_cut": sum(call.left_at is not None for call in calls),
         "num_calls_in_flight": len(late) - sum(len(job.forbidden_calls) for job in left),
+        "num_calls_closed_when_read": sum(len(job.closed_calls) for job in left),
         "longest_in_flight_s": round(max(late, default=0.0), 3),
         "num_calls_after": sum(len(job.forbidden_calls) for job in left),
         "notice_s": _quantiles(notices),

@@ -53,7 +53,13 @@ def test_a_call_that_begins_when_the_job_is_known_to_be_over_is_found(began_at: 
     first = call(0, 20, left_at=2.2) if began_at < 3 else call(0, 19)
     job = seen(first, call(began_at, 0, left_at=began_at + 0.1), tokens=20, left_at=2.0)
     assert len(job.forbidden_calls) == 1
-    assert job.problems() != []
+    assert "began after it was over" in job.problems()[0]
+
+
+def test_a_call_that_was_closed_when_the_server_read_it_was_sent_before() -> None:
+    late = call(2.3, 0, left_at=2.3002)
+    job = seen(call(0, 20, left_at=2.2), late, tokens=20, left_at=2.0)
+    assert (job.closed_calls, job.problems()) == ([late], [])
 
 
 def test_a_job_that_fails_although_nobody_left_and_one_that_is_unknown_are_found() -> None:
