@@ -8,10 +8,10 @@ async with Orchestrator(model="qwen2.5-coder-0.5b") as ttc:
 
 from orchestrator.actions import Answer
 from orchestrator.budget import Amount, Budget
-from orchestrator.in_process import Orchestrator, solve_sync
 from orchestrator.engine import Message
 from orchestrator.errors import BudgetExhausted, CallerError, RunFailure, TtcError
 from orchestrator.events import Event
+from orchestrator.in_process import Orchestrator, solve_sync
 from orchestrator.job import JobSpec, Result, StopReason
 from orchestrator.ledger import Ledger
 from orchestrator.policy import Policy, PolicyContext, PolicyParams, Query, policy
