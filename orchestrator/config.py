@@ -105,7 +105,9 @@ class Settings(BaseSettings):
     cache_dir: Path | None = Field(None, description="Folder of what is downloaded; the platform's by default")
     catalogue: Path | None = Field(None, description="A TOML file of models, added to ours")
     offline: bool = Field(False, description="Never download anything")
-    store: str | None = Field(None, description="Where jobs are kept: a path, sqlite:PATH, memory: or redis://HOST:PORT/DB")
+    store: str | None = Field(
+        None, description="Where jobs are kept: a path, sqlite:PATH, memory: or redis://HOST:PORT/DB"
+    )
     llama_cpp: LlamaCppSettings = LlamaCppSettings()
     openai: OpenAISettings = OpenAISettings()
     service: ServiceSettings = ServiceSettings()

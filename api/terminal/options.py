@@ -19,7 +19,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes op
 def store_options(command: _Command) -> _Command:
     """``--store``, for commands that look at jobs."""
     return click.option(
-        "--store", metavar="PATH", help="Where jobs are kept; by default $TTC_STORE, else in the user's data folder."
+        "--store",
+        metavar="STORE",
+        help="Where jobs are kept: a path or redis://HOST:PORT/DB; by default $TTC_STORE, else the data folder.",
     )(command)
 
 
