@@ -104,9 +104,9 @@ def _leaving(found: Json) -> list[str]:
         "",
         *_paragraph(
             f"The rules, for each job: no call begins later than {NOTICE_S:g} s after its client has left, or after",
-            "the model server has seen a call of it cut; the service counts no token that was not written, and every",
-            f"token that was written {SOCKET_S:g} s before the client left or the call ended. Where nobody left the",
-            "counts are equal.",
+            "the model server has seen a call of it cut (but for calls that it found closed, since it was behind); the",
+            f"service counts no token that was not written, and every token that was written {SOCKET_S:g} s before the",
+            "client left or the call ended. Where nobody left the counts are equal.",
         ),
     ]
 
