@@ -44,6 +44,12 @@ def suites() -> list[Suite]:
     found = [
         Suite("controller", "orchestrator.bench.controller", ("--scale", "0.2", *_OUT), _OUT),
         Suite("store", "orchestrator.bench.store", ("--seconds", "0.5", *_OUT), _OUT),
+        Suite(
+            "service",
+            "orchestrator.bench.service",
+            ("--rounds", "1", "--seconds", "1", "--jobs", "300", "--streams", "50", *_OUT),
+            _OUT,
+        ),
     ]
     has_engine = find_spec("llama_cpp") is not None
     if has_engine:
