@@ -130,7 +130,7 @@ def test_twenty_requests_in_one_packet_are_answered_in_their_order(served: Serve
 def test_what_follows_a_body_is_a_request_of_its_own(served: Served) -> None:
     with served.connect() as connection:
         connection.sendall(post(job()) + get("/v1/models/none"))
-        answers = everything(connection, until=b"'none'")
+        answers = everything(connection, until=b"model 'none'")
     assert [answer[:3] for answer in answers.split(b"HTTP/1.1 ")[1:]] == [b"202", b"404"]
 
 

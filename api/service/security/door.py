@@ -30,7 +30,7 @@ _DOCS = {
 }
 """The framework's page of the API loads its parts from elsewhere; it shows nothing but the API's description."""
 _PROBES = frozenset({"/healthz", "/readyz"})
-_REST_S = 10.0
+_REST_S = 5.0
 _REST_FACTOR = 4
 """The rest of a body that is too large is thrown away for so long, up to so many times what is accepted."""
 _OWN_PAGE = frozenset({"same-origin", "none"})
