@@ -122,7 +122,7 @@ CASES = {
     "no samples": solve("-n", "0", says="greater than or equal to 1"),
     "too many samples": solve("-n", "1000000000", says="less than or equal to 200"),
     "samples in words": solve("-n", "many", says="not a valid integer"),
-    "samples of single": solve("-n", "4", "--policy", "single", says="has no number of samples for -n"),
+    "samples of a search": solve("-n", "4", "--policy", "a_star", says="has no number of samples for -n"),
     "temperature out of range": solve("--temperature", "9", says="temperature=9.0 is not valid"),
     "temperature NaN": solve("--temperature", "nan", says="temperature=nan is not valid"),
     "no tokens per sample": solve("--max-sample-tokens", "0", says="at least 1"),
