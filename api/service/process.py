@@ -90,7 +90,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
+        listener = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise InvalidRequest(
@@ -98,6 +98,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
             field="port",
             value=port,
         ) from None
+    # Connections inherit it. asyncio sets it only where a socket says that its protocol is TCP, and this one does not;
+    # a response's body would wait some 40 ms for the other side's delayed acknowledgement of its headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def address_of(listener: socket.socket) -> str:

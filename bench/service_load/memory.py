@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from orchestrator.bench.service_load.servers import Server, ttc, up
 
 _MODEL = "scripted:arithmetic,token_s=1000"
 """The one job that runs never ends, so all others wait."""
+_WAITING = re.compile(r'^ttc_queue_jobs\{state="queued"\} ([\d.e+]+)$', re.MULTILINE)
 _SETTLE_S = 2.0
 _AT_ONCE = 32
 _STREAMS_AT_ONCE = 50
@@ -38,6 +40,9 @@ async def _measured(server: Server, *, num_jobs: int, num_streams: int) -> dict[
     start, cpu = time.perf_counter(), server.cpu_s()
     ids = await _queued(server, num_jobs)
     seconds, cpu = time.perf_counter() - start, server.cpu_s() - cpu
+    num_waiting = await _num_waiting(server)
+    if num_waiting < num_jobs:
+        raise RuntimeError(f"only {num_waiting} of {num_jobs} jobs wait")
     rss.append(await _settled(server))
     writers = await _streams(server, [ids[index % len(ids)] for index in range(num_streams)])
     rss.append(await _settled(server))
@@ -52,6 +57,16 @@ async def _measured(server: Server, *, num_jobs: int, num_streams: int) -> dict[
         "jobs_taken_in_per_s": num_jobs / seconds,
         "cpu_ms_per_job_taken_in": 1e3 * cpu / num_jobs,
     }
+
+
+async def _num_waiting(server: Server) -> int:
+    """By the service's own metrics, which look at the queue once in a while."""
+    await asyncio.sleep(_SETTLE_S)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(_head("GET", "/metrics", 0))
+    found = _WAITING.search((await _body(reader)).decode())
+    writer.close()
+    return int(float(found[1])) if found is not None else 0
 
 
 async def _settled(server: Server) -> float:

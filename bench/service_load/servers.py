@@ -101,6 +101,12 @@ def configure_its(server: Server, model_server: Server, *, budget: int) -> None:
         assert reply.status == 200, reply.read()
 
 
+def samples_of(model_server: Server) -> int:
+    """How many samples it was asked for so far."""
+    with urllib.request.urlopen(f"{model_server.url}/samples", timeout=30) as reply:  # noqa: S310  # our own address
+        return int(reply.read())
+
+
 @contextmanager
 def up(*servers: Server) -> Iterator[None]:
     """Starts them in order; ends them in the end."""

@@ -73,7 +73,7 @@ class Upstream(asyncio.Protocol):
     """One connection; requests on it come one after another."""
 
     num_samples = 0
-    """Over all connections: which reply is next."""
+    """Asked for, over all connections; ``GET /samples`` tells."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
@@ -93,6 +93,8 @@ class Upstream(asyncio.Protocol):
             self._transport.write(self._answer(head, body))
 
     def _answer(self, head: bytes, body: bytes) -> bytes:
+        if head.startswith(b"GET /samples"):
+            return _response(b"application/json", json.dumps(Upstream.num_samples).encode())
         if not head.startswith(b"POST"):
             models = {"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 100_000}]}
             return _response(b"application/json", json.dumps(models).encode())
