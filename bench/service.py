@@ -198,8 +198,8 @@ def page(result: Json) -> str:
         f"Self-consistency over {NUM_SAMPLES} samples through `/v1/chat/completions` of `ttc serve`. Load from `wrk`,",
         f"each client one request after another, {result['seconds']:g} s a round, the servers in turn. Median (range)",
         "of rounds. CPU time is that of the server's processes, as the kernel counts it; where other work shares the",
-        "machine it says more than wall-clock time, though it grows too when caches and cores are shared. Requests that",
-        "were under way when a round ended have cost CPU time and samples, too, but are not counted as answered.",
+        "machine it says more than wall-clock time, though it grows too when caches and cores are shared. Requests",
+        "that were under way when a round ended have cost CPU time and samples, too, but are not counted as answered.",
         "Made by `python -m orchestrator.bench.service`.",
         "",
     ]
