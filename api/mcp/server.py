@@ -116,8 +116,7 @@ def _server(desk: asyncio.Future[Desk], limits: Budget) -> MCPServer[Any]:  # An
         """Solve a problem and wait for the answer. Cancelling the request cancels the job."""
         with _told():
             caps = _caps(budget, target_confidence, limits)
-            wanted = {"policy": policy, "params": params, "budget": caps, "verifier": verifier}
-            options = _given(wanted) | {"answer": answer, "seed": seed}
+            options = _given(policy=policy, params=params, budget=caps, verifier=verifier, answer=answer, seed=seed)
             return await _solved(await asyncio.shield(desk), problem, options, ctx)
 
     @server.tool(annotations=ToolAnnotations(title="Start a job", read_only_hint=False, open_world_hint=False))
@@ -135,8 +134,7 @@ def _server(desk: asyncio.Future[Desk], limits: Budget) -> MCPServer[Any]:  # An
         """Start solving a problem and return at once, with the id of the job."""
         with _told():
             caps = _caps(budget, target_confidence, limits)
-            wanted = {"policy": policy, "params": params, "budget": caps, "verifier": verifier}
-            options = _given(wanted) | {"answer": answer, "seed": seed}
+            options = _given(policy=policy, params=params, budget=caps, verifier=verifier, answer=answer, seed=seed)
             return await (await asyncio.shield(desk)).start(problem, options)
 
     @server.tool(annotations=ToolAnnotations(title="Look at a job", read_only_hint=True))
@@ -202,5 +200,5 @@ def _caps(budget: str | None, target_confidence: float | None, limits: Budget) -
     return Budget.from_json(asked) if asked else None
 
 
-def _given(options: Json) -> Json:
+def _given(**options: Any) -> Json:  # Any: options of several types
     return {name: value for name, value in options.items() if value is not None}

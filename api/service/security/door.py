@@ -23,27 +23,20 @@ from orchestrator.errors import Forbidden, InvalidRequest, TooLarge, TooSlow, Tt
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing."""
 
-_DOCS = {
-    "/docs": b"default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; connect-src 'self'; "
-    b"style-src https://cdn.jsdelivr.net; img-src https://fastapi.tiangolo.com data:; frame-ancestors 'none'; "
-    b"base-uri 'none'; form-action 'none'"
-}
-"""The framework's page of the API loads its parts from elsewhere; it shows nothing but the API's description."""
 _PROBES = frozenset({"/healthz", "/readyz"})
 _REST_S = 5.0
 _REST_FACTOR = 4
 """The rest of a body that is too large is thrown away for so long, up to so many times what is accepted."""
 _OWN_PAGE = frozenset({"same-origin", "none"})
-_POLICY = b"content-security-policy"
-_NO_PAGE = b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-"""Of responses that say nothing else; the dashboard has a policy of its own."""
+"""Of responses that say nothing else; pages have policies of their own."""
 
 
 def secure(app: FastAPI, gate: Gate, settings: ServiceSettings) -> None:
@@ -85,7 +78,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        careful_send = _with_headers(send, policy=_DOCS.get(scope["path"], _NO_PAGE))
+        careful_send = _with_headers(send)
         is_clear = False  # where the request ends
         try:
             headers = Headers(scope=scope)
@@ -217,11 +210,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-def _with_headers(send: Send, *, policy: bytes) -> Send:
+def _with_headers(send: Send) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             present = {name.lower() for name, _ in message["headers"]}
-            more = [(name, value) for name, value in (*_HEADERS, (_POLICY, policy)) if name not in present]
+            more = [(name, value) for name, value in _HEADERS if name not in present]
             message["headers"] = [*message["headers"], *more]
         await send(message)
 
