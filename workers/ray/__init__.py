@@ -1,0 +1,1 @@
+"""Models on a Ray cluster: replicas, the engine that calls them, where calls go, what runs as a job."""
