@@ -19,7 +19,7 @@ for opening models is `orchestrator.fleet_opening`'s business; what fits where, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -191,6 +191,8 @@ class ModelEntry(_Part):
         placed_with: ``with`` in the file: another model of this file, in whose place this one is to run (the draft
             with its target): replica by replica on the same node, and on the same accelerator if both take a share.
         autoscale: When replicas come and go; the defaults if ``replicas`` leaves room for it.
+        affinity: How calls of one tree keep to one replica of a cluster, by the names of the router's settings
+            (``is_on``, ``abs_threshold``, ``rel_threshold``, ...); its defaults for what is left out.
         start_timeout_s: Loading it may take so long.
     """
 
@@ -205,6 +207,7 @@ class ModelEntry(_Part):
     prices: Prices = Prices()
     placed_with: str | None = Field(None, alias="with")
     autoscale: Autoscale | None = None
+    affinity: dict[str, bool | int | float] = Field(default_factory=dict)
     start_timeout_s: float = Field(600.0, gt=0, le=86_400)
 
     @field_validator("model")
@@ -349,6 +352,17 @@ class FleetFile(_Part):
         if not named and len(self.models) == 1:
             return {"small": next(iter(self.models))}
         return named
+
+    def opened_by(self, opener: Callable[[str], str]) -> FleetFile:
+        """The fleet with each model opened by another text; one on a cluster stays as it is.
+
+        Args:
+            opener: From a model's text to the one to open instead.
+        """
+        if self.has_cluster:
+            return self
+        models = {name: entry.model_copy(update={"model": opener(entry.model)}) for name, entry in self.models.items()}
+        return self.model_copy(update={"models": models})
 
     def company_of(self, name: str) -> tuple[str, ...]:
         """Models that are to run in the place of model ``name``, in the file's order."""

@@ -27,6 +27,9 @@ from orchestrator.equipment import Equipment
 from orchestrator.errors import InvalidRequest, JobConflict, LeaseLost, RunFailure, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.fleet import Fleet
+from orchestrator.fleet_file import FleetFile
+from orchestrator.fleet_opening import open_fleet_file, recorded_models
+from orchestrator.fleet_reading import read_fleet
 from orchestrator.isolation import KillablePool
 from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording
@@ -59,6 +62,8 @@ class Orchestrator:
             configured one.
         large: The large model, for policies that escalate.
         roles: Further models by role (``verifier``, ``embedder``, ``draft``, ``target``).
+        fleet: A fleet file (see ``docs/howto/fleet.md``) whose models are used instead of configured ones; the models
+            above then play their roles in its place, by name if they are of the fleet.
         store: Where jobs are kept: a store, a path, or None for memory only (nothing survives the process).
         tools: Functions that policies may call, by name.
         ledger: A ledger above all jobs (a tenant's); None for no common cap.
@@ -72,6 +77,7 @@ class Orchestrator:
         *,
         large: str | Path | Engine | None = None,
         roles: Mapping[str, str | Path | Engine] | None = None,
+        fleet: str | Path | FleetFile | None = None,
         store: str | Path | Store | None = None,
         tools: Mapping[str, Callable[..., Any]] | None = None,  # Any: JSON values in and out
         ledger: Ledger | None = None,
@@ -79,12 +85,15 @@ class Orchestrator:
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings or read_settings()
+        self._fleet_file = read_fleet(fleet) if isinstance(fleet, str | Path) else fleet
+        is_configured = self._fleet_file is None
         wanted: dict[str, str | Path | Engine | None] = {
-            "small": model or self.settings.model,
-            "large": large or self.settings.large,
+            "small": model or (self.settings.model if is_configured else None),
+            "large": large or (self.settings.large if is_configured else None),
             **(roles or {}),
         }
         self._wanted = {role: value for role, value in wanted.items() if value is not None}
+        named = self._wanted if self._fleet_file is None else recorded_models(self._fleet_file, self._wanted)
         self._given_store = store
         self._clock = clock or SystemClock()
         self._owner = new_owner()
@@ -100,9 +109,7 @@ class Orchestrator:
             ledger=ledger,
             clock=self._clock,
         )
-        self._asking = Asking(
-            settings=self.settings, wanted=self._wanted, fleet=lambda: self.fleet, equipment=self._equipment
-        )
+        self._asking = Asking(settings=self.settings, wanted=named, fleet=lambda: self.fleet, equipment=self._equipment)
 
     @classmethod
     def offline(cls, *, store: str | Path | Store, settings: Settings | None = None) -> Self:
@@ -121,7 +128,11 @@ class Orchestrator:
     async def __aenter__(self) -> Self:
         try:
             self._store = await open_store(self._given_store)
-            if self._wanted:
+            if self._fleet_file is not None:
+                self._fleet = await open_fleet_file(
+                    self._fleet_file, settings=self.settings, opened=self._opened, overrides=self._wanted
+                )
+            elif self._wanted:
                 self._fleet = await open_fleet(self._wanted, settings=self.settings, opened=self._opened)
         except BaseException:
             await self.aclose()
@@ -151,7 +162,7 @@ class Orchestrator:
     @property
     def fleet(self) -> Fleet:
         """The open models."""
-        if self._fleet is None and not self._wanted:
+        if self._fleet is None and not self._wanted and self._fleet_file is None:
             raise InvalidRequest("this orchestrator is offline: it has no model", field="model")
         if self._fleet is None:
             raise InvalidRequest("open the orchestrator first: async with Orchestrator(...) as ttc", field="self")

@@ -66,7 +66,7 @@ async def open_fleet(wanted: Mapping[str, str | Path | Engine], *, settings: Set
             if name is None:
                 engine = await open_model(str(model), settings=settings)
                 opened.append(engine)
-                name = by_spec[str(model)] = _free_name(engine.describe().name, engines)
+                name = by_spec[str(model)] = free_name(engine.describe().name, engines)
                 engines[name] = engine
         else:
             name = next((known for known, engine in engines.items() if engine is model), None)
@@ -75,13 +75,14 @@ async def open_fleet(wanted: Mapping[str, str | Path | Engine], *, settings: Set
                     raise InvalidRequest(
                         f"{role} must be a model's name, a path or an engine, not {model!r:.100}", field=role
                     )
-                name = _free_name(model.describe().name, engines)
+                name = free_name(model.describe().name, engines)
                 engines[name] = model
         roles[role] = name
     return Fleet(engines, roles)
 
 
-def _free_name(name: str, taken: Mapping[str, Engine]) -> str:
+def free_name(name: str, taken: Mapping[str, Engine]) -> str:
+    """The name, with a number if it is taken."""
     number, free = 1, name
     while free in taken:
         number += 1

@@ -30,6 +30,7 @@ def controller(
     large: str | None,
     verifier_model: str | None,
     embedder: str | None,
+    fleet: str | None,
     store: str | None,
     concurrency: int | None,
     grace_s: float | None,
@@ -41,8 +42,9 @@ def controller(
     to the queue after --grace seconds; a second Ctrl-C stops it at once.
 
     \b
-    Example:
+    Examples:
       ttc controller --store redis://localhost:6379/0 --model openai:NAME@http://localhost:8001/v1
+      ttc controller --store redis://localhost:6379/0 --fleet fleet.toml
     """  # noqa: D301  # click wants the character
     check_installed()
     from orchestrator.api.service import process
@@ -50,7 +52,7 @@ def controller(
     settings = settings_with(concurrency=concurrency, grace_s=grace_s)
     if settings.service.concurrency < 1:
         raise InvalidRequest("--concurrency must be at least 1", field="concurrency", value=0)
-    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder, fleet=fleet)
     kept_in = named_store(store, settings, is_shared=True)
     serving = process.Serving(settings=settings, models=models_with(choice, settings), store=kept_in)
 

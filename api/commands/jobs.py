@@ -20,6 +20,7 @@ from orchestrator.api.terminal.options import (
     ModelChoice,
     embedder_option,
     existing_store_path,
+    fleet_option,
     json_option,
     model_options,
     store_options,
@@ -109,6 +110,7 @@ def show(*, job_id: str, full: bool, trace: str | None, store: str | None, as_js
 @click.option("--force", is_flag=True, help="Take the job from a process that still seems to work on it.")
 @model_options
 @embedder_option
+@fleet_option
 @store_options
 @json_option("the result as a JSON object")
 @click.option("--quiet", is_flag=True, help="Show no progress, and print only the answer.")
@@ -120,20 +122,22 @@ def resume(
     large: str | None,
     verifier_model: str | None,
     embedder: str | None,
+    fleet: str | None,
     store: str | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Go on with a job whose process died, or that was answered with `reply`.
 
-    The models are those the job was begun with, unless others are named.
+    The models are those the job was begun with, unless others are named; a job of a fleet is given its --fleet again,
+    for the arguments and the prices there.
     """
     from orchestrator.api.terminal.pulling import pull_missing
     from orchestrator.events import Event
     from orchestrator.in_process import Orchestrator
 
     settings = read_settings()
-    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder, fleet=fleet)
 
     async def work() -> int:
         async with _store(existing_store_path(store)) as opened:
@@ -141,7 +145,7 @@ def resume(
             if record.state.is_terminal:
                 raise JobConflict(f"job {job_id!r} is {record.state.value}; there is nothing to resume", job_id=job_id)
             models = choice.over(record.spec["models"])
-            if models.small is None and not record.spec["models"]:
+            if models.small is None and models.fleet is None and not record.spec["models"]:
                 raise InvalidRequest(
                     "the job's models were opened by a program, so they cannot be opened again by name; name one with "
                     "--model",
@@ -149,9 +153,7 @@ def resume(
                 )
             pull_missing(models.names(settings), is_quiet=quiet)
             past = [Event.of(row) for row in await opened.read(job_id)]
-            async with Orchestrator(
-                models.small, large=models.large, roles=models.roles, store=opened, settings=settings
-            ) as orchestrator:
+            async with Orchestrator(**models.arguments(), store=opened, settings=settings) as orchestrator:
                 outcome = await watched(
                     orchestrator,
                     lambda on_event: orchestrator.resume(job_id, on_event=on_event, force=force),

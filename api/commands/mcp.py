@@ -14,6 +14,7 @@ import click
 from orchestrator.api.terminal.options import (
     ModelChoice,
     embedder_option,
+    fleet_option,
     model_options,
     store_options,
     store_path,
@@ -36,6 +37,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 )
 @model_options
 @embedder_option
+@fleet_option
 @store_options
 @click.option("--no-store", is_flag=True, help="Keep jobs in memory only.")
 def mcp(
@@ -47,6 +49,7 @@ def mcp(
     large: str | None,
     verifier_model: str | None,
     embedder: str | None,
+    fleet: str | None,
     store: str | None,
     no_store: bool,
 ) -> int:
@@ -64,8 +67,8 @@ def mcp(
     """  # noqa: D301  # click wants the character
     if store is not None and no_store:
         raise InvalidRequest("--store and --no-store contradict each other", field="store", value=store)
-    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
-    is_local = any((model, large, verifier_model, embedder, store, no_store))
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder, fleet=fleet)
+    is_local = any((model, large, verifier_model, embedder, fleet, store, no_store))
     if url is not None and is_local:
         raise InvalidRequest("--url has a service do the work; models and stores are the service's", field="url")
     limits = Budget.parse(budget or "")
@@ -105,9 +108,7 @@ def _local(choice: ModelChoice, kept_in: str, settings: Settings) -> Callable[[]
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[Desk]:
         await asyncio.to_thread(pull_missing, choice.names(settings), is_quiet=True)
-        orchestrator = Orchestrator(
-            choice.small, large=choice.large, roles=choice.roles, store=kept_in, settings=settings
-        )
+        orchestrator = Orchestrator(**choice.arguments(), store=kept_in, settings=settings)
         async with LocalDesk.opened(orchestrator) as desk:
             yield desk
 

@@ -40,6 +40,7 @@ def serve(
     large: str | None,
     verifier_model: str | None,
     embedder: str | None,
+    fleet: str | None,
     store: str | None,
     concurrency: int | None,
     grace_s: float | None,
@@ -56,6 +57,7 @@ def serve(
     Examples:
       ttc serve
       ttc serve --model openai:NAME@http://localhost:8001/v1 --store redis://localhost:6379/0 --workers 2
+      ttc serve --fleet fleet.toml
     """  # noqa: D301  # click wants the character
     check_installed()
     from orchestrator.api.service import process
@@ -66,7 +68,7 @@ def serve(
             f"--workers must be from 1 to {_MAX_WORKERS}, not {workers}", field="workers", value=workers
         )
     settings = settings_with(host=host, port=port, concurrency=concurrency, grace_s=grace_s)
-    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder, fleet=fleet)
     kept_in = named_store(store, settings, is_shared=workers > 1)
     if kept_in == "memory:" and settings.service.concurrency == 0:
         raise InvalidRequest(

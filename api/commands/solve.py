@@ -15,6 +15,7 @@ from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.options import (
     ModelChoice,
     embedder_option,
+    fleet_option,
     json_option,
     model_options,
     store_options,
@@ -42,6 +43,7 @@ _MAX_CONCURRENCY = 1024
 @click.option("--target-confidence", type=float, metavar="P", help="Stop once the policy is this sure, e.g. 0.95.")
 @model_options
 @embedder_option
+@fleet_option
 @click.option("--verifier", metavar="NAME", help="Who scores, for policies that ask (ttc verifiers).")
 @click.option(
     "--answer",
@@ -75,6 +77,7 @@ def solve(
     large: str | None,
     verifier_model: str | None,
     embedder: str | None,
+    fleet: str | None,
     verifier: str | None,
     answer: str,
     max_sample_tokens: int | None,
@@ -107,6 +110,7 @@ def solve(
       echo "Is 221 prime?" | ttc solve --policy best_of_n --verifier generative --json
       ttc solve --file problem.txt --policy ets --set width=16 --verifier-model lab:prm --trace tree.html
       ttc solve --file gsm8k.jsonl --out results.jsonl --concurrency 8
+      ttc solve --file problem.txt --policy cascade --fleet fleet.toml
     """  # noqa: D301  # click wants the character
     is_many = is_json_lines(file, is_forced=jsonl)
     _check_flags(
@@ -134,7 +138,7 @@ def solve(
         max_sample_tokens=max_sample_tokens,
         seed=seed,
     )
-    choice = ModelChoice.of_options(model, large, verifier_model, embedder)
+    choice = ModelChoice.of_options(model, large, verifier_model, embedder, fleet=fleet)
     kept_in = "memory:" if no_store else store_path(store, settings)
     if is_many:
         return _solve_many(
@@ -270,7 +274,5 @@ async def _opened(choice: ModelChoice, kept_in: str, settings: Settings, *, is_q
     from orchestrator.in_process import Orchestrator
 
     pull_missing(choice.names(settings), is_quiet=is_quiet)
-    async with Orchestrator(
-        choice.small, large=choice.large, roles=choice.roles, store=kept_in, settings=settings
-    ) as orchestrator:
+    async with Orchestrator(**choice.arguments(), store=kept_in, settings=settings) as orchestrator:
         yield orchestrator

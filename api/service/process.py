@@ -188,17 +188,9 @@ async def _observed(settings: Settings) -> AsyncIterator[Observing]:
 
 @asynccontextmanager
 async def _opened(serving: Serving, observing: Observing) -> AsyncIterator[Service]:
-    settings, choice = serving.settings, serving.models
-    roles = {role: hosted_by_default(name) for role, name in (choice.roles or {}).items()}
-    small, large = choice.small or settings.model, choice.large or settings.large
+    choice = serving.models.opened_by(hosted_by_default, serving.settings)
     async with (
-        Orchestrator(
-            hosted_by_default(small),
-            large=None if large is None else hosted_by_default(large),
-            roles=roles,
-            store=serving.store,
-            settings=settings,
-        ) as orchestrator,
+        Orchestrator(**choice.arguments(), store=serving.store, settings=serving.settings) as orchestrator,
         Service(orchestrator, observers=observing.observers) as service,
     ):
         yield service

@@ -11,6 +11,8 @@ import click
 
 from orchestrator.config import Settings, read_settings
 from orchestrator.errors import InvalidRequest, StoreFailed
+from orchestrator.fleet_file import FleetFile
+from orchestrator.fleet_reading import read_fleet
 from orchestrator.stores.opening import default_store_path
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name
@@ -43,6 +45,15 @@ def embedder_option(command: _Command) -> _Command:
     return click.option("--embedder", metavar="MODEL", help="Model that tells steps apart, for policies such as ets.")(
         command
     )
+
+
+def fleet_option(command: _Command) -> _Command:
+    """``--fleet``."""
+    return click.option(
+        "--fleet",
+        metavar="FILE",
+        help="Models, roles and where they run, from a fleet file (ttc fleet); the options above name models of it.",
+    )(command)
 
 
 def json_option(what: str) -> Callable[[_Command], _Command]:
@@ -82,30 +93,41 @@ class ModelChoice:
         small: None for the configured one.
         large: None for the configured one, if any.
         roles: Further ones.
+        fleet: A fleet whose models play their roles where none is named above, in place of configured ones.
     """
 
     small: str | None = None
     large: str | None = None
     roles: dict[str, str] | None = None
+    fleet: FleetFile | None = None
 
     @classmethod
     def of_options(
-        cls, model: str | None, large: str | None, verifier_model: str | None, embedder: str | None = None
+        cls,
+        model: str | None,
+        large: str | None,
+        verifier_model: str | None,
+        embedder: str | None = None,
+        *,
+        fleet: str | None = None,
     ) -> ModelChoice:
         """As the options say.
 
         Raises:
-            InvalidRequest: One is given and empty.
+            InvalidRequest: One is given and empty, or the fleet file cannot be used.
         """
         given = {"model": model, "large": large, "verifier_model": verifier_model, "embedder": embedder}
         for name, value in given.items():
             if value is not None and not value.strip():
                 raise InvalidRequest(f"--{name.replace('_', '-')} is empty; see: ttc models list", field=name, value="")
         roles = {"verifier": verifier_model, "embedder": embedder}
-        return cls(model, large, {role: name for role, name in roles.items() if name is not None} or None)
+        chosen = {role: name for role, name in roles.items() if name is not None} or None
+        return cls(model, large, chosen, None if fleet is None else read_fleet(fleet))
 
     def over(self, recorded: dict[str, str]) -> ModelChoice:
-        """These choices where they are made, else those that a job recorded."""
+        """These choices where they are made, else those that a job recorded; a fleet leaves nothing open."""
+        if self.fleet is not None:
+            return self
         others = {role: name for role, name in recorded.items() if role not in {"small", "large"}}
         return ModelChoice(
             self.small or recorded.get("small"), self.large or recorded.get("large"), others | (self.roles or {})
@@ -113,5 +135,37 @@ class ModelChoice:
 
     def names(self, settings: Settings) -> list[str]:
         """All models that will be opened."""
-        wanted = [self.small or settings.model, self.large or settings.large, *(self.roles or {}).values()]
-        return [name for name in wanted if name is not None]
+        named = [self.small, self.large, *(self.roles or {}).values()]
+        if self.fleet is None:
+            named[:2] = [self.small or settings.model, self.large or settings.large]
+            return [name for name in named if name is not None]
+        of_fleet = [
+            f"ray:{name}" if self.fleet.has_cluster else entry.model for name, entry in self.fleet.models.items()
+        ]
+        return [*of_fleet, *(name for name in named if name is not None and name not in self.fleet.models)]
+
+    def opened_by(self, opener: Callable[[str], str], settings: Settings) -> ModelChoice:
+        """The same models, each opened by another text, configured ones included.
+
+        Args:
+            opener: From a model's text to the one to open instead, for instance ``hosted:`` before it.
+            settings: The configuration.
+        """
+        small, large = self.small, self.large
+        if self.fleet is None:
+            small, large = small or settings.model, large or settings.large
+        of_fleet = () if self.fleet is None else self.fleet.models
+
+        def text(name: str) -> str:
+            return name if name in of_fleet else opener(name)
+
+        return ModelChoice(
+            None if small is None else text(small),
+            None if large is None else text(large),
+            {role: text(name) for role, name in (self.roles or {}).items()} or None,
+            None if self.fleet is None else self.fleet.opened_by(opener),
+        )
+
+    def arguments(self) -> dict[str, Any]:  # Any: of different types
+        """Keyword arguments for `orchestrator.Orchestrator`."""
+        return {"model": self.small, "large": self.large, "roles": self.roles, "fleet": self.fleet}

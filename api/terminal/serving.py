@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator.api.terminal.options import ModelChoice, embedder_option, model_options, store_path
+from orchestrator.api.terminal.options import ModelChoice, embedder_option, fleet_option, model_options, store_path
 from orchestrator.api.terminal.pulling import pull_missing
 from orchestrator.config import Settings, read_settings
 from orchestrator.errors import InvalidRequest, MissingDependency
@@ -30,7 +30,7 @@ def service_options(command: _Command) -> _Command:
         ),
     ):
         command = option(command)
-    return model_options(embedder_option(command))
+    return model_options(embedder_option(fleet_option(command)))
 
 
 def settings_with(**options: Any) -> Settings:  # Any: fields of `ServiceSettings`
