@@ -6,33 +6,24 @@ It owns no model: requests go to the host over a socket (`link`), whose deaths `
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.engine import (
-    Embeddings,
     EngineHealth,
-    Finished,
-    FinishReason,
     GenerateRequest,
     GenerationEvent,
-    LogitRow,
-    ModelDescription,
-    Prefilled,
     Prompt,
-    StepRewards,
-    TokenScores,
     check_capabilities,
 )
 from orchestrator.errors import EngineFailed, InvalidRequest
 from orchestrator.workers.hosted.keeper import Keeper
 from orchestrator.workers.hosted.link import Link, Stream
-from orchestrator.workers.hosted.vocabulary import Remembered, prompt_size, split_prompt, upper_bound
+from orchestrator.workers.remote import RemoteEngine, unserved, with_abilities
 
 
-class HostedEngine:
+class HostedEngine(RemoteEngine):
     """An engine in a process of its own; made by `orchestrator.workers.hosted.open_engine`.
 
     When its host dies, every request in flight fails with a retryable `EngineFailed`, and another host is started;
@@ -40,21 +31,15 @@ class HostedEngine:
     """
 
     def __init__(self, keeper: Keeper, link: Link) -> None:
+        super().__init__(link.description, empty_prompt_tokens=link.empty_prompt_tokens)
         self._keeper = keeper
-        self._description = link.description
-        self._empty_prompt_tokens = link.empty_prompt_tokens
         self._live: dict[str, _Live] = {}
-        self._remembered = Remembered()
 
     @property
     def host_pid(self) -> int | None:
         """The process id of the present host; None while there is none."""
         link = self._keeper.present
         return None if link is None else link.pid
-
-    def describe(self) -> ModelDescription:
-        """The model, as its engine describes it."""
-        return self._description
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
         """Samples from a prompt; see `Engine.generate`.
@@ -76,7 +61,7 @@ class HostedEngine:
             sent_at = asyncio.get_running_loop().time()
             link = await self._keeper.link(deadline_s=request.deadline_s, unless=live.is_cancelled)
             if link is None:
-                for last in _unserved(request, is_cancelled=live.is_cancelled.done()):
+                for last in unserved(request, is_cancelled=live.is_cancelled.done()):
                     yield last
                 return
             if request.deadline_s is not None:
@@ -156,97 +141,7 @@ class _Live:
             self.stream.cancel()
 
 
-def _unserved(request: GenerateRequest, *, is_cancelled: bool) -> list[GenerationEvent]:
-    """The stream of a request that was cancelled, or whose deadline passed, before there was a host for it."""
-    detail = None if is_cancelled else "deadline"
-    endings = [Finished(index, FinishReason.CANCELLED, 0, detail) for index in range(len(request.samples))]
-    return [Prefilled(0), *endings]
-
-
-class _Tokenizes(HostedEngine):
-    def count_prompt_tokens(self, prompt: Prompt) -> int:
-        """Tokens the model reads for ``prompt``; an upper bound while its host is away or too slow."""
-        head, num_known = split_prompt(prompt, self._description.tokenizer)
-        count: int | None = self._remembered.get(head)
-        if count is None:
-            try:
-                count = int(self._asked("count_prompt_tokens", head))
-            except EngineFailed:
-                return num_known + upper_bound(head, empty_prompt_tokens=self._empty_prompt_tokens)
-            self._remembered.keep(head, count, prompt_size(head))
-        return count + num_known
-
-    def tokenize(self, text: str) -> tuple[int, ...]:
-        """Ids of plain text, without special tokens.
-
-        Raises:
-            EngineFailed: The host is away or too slow.
-        """
-        ids: tuple[int, ...] | None = self._remembered.get(text)
-        if ids is None:
-            ids = tuple(self._asked("tokenize", text))
-            self._remembered.keep(text, ids, len(text))
-        return ids
-
-    def detokenize(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; bytes that are no valid UTF-8 become U+FFFD.
-
-        Raises:
-            EngineFailed: The host is away or too slow.
-        """
-        ids = tuple(token_ids)
-        text: str | None = self._remembered.get(ids)
-        if text is None:
-            text = str(self._asked("detokenize", ids))
-            self._remembered.keep(ids, text, len(ids))
-        return text
-
-
-class _ScoresTokens(HostedEngine):
-    async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int], *, tree_id: str = "") -> TokenScores:
-        """Log probability of each of ``token_ids`` as the continuation of ``prompt``."""
-        scores: TokenScores = await self._called("score_tokens", prompt, tuple(token_ids), tree_id=tree_id)
-        return scores
-
-
-class _Embeds(HostedEngine):
-    async def embed(self, texts: Sequence[str]) -> Embeddings:
-        """One L2-normalised vector per text."""
-        embeddings: Embeddings = await self._called("embed", tuple(texts))
-        return embeddings
-
-
-class _GivesLogits(HostedEngine):
-    async def logits(self, prompt: Prompt) -> LogitRow:
-        """Logits of the token after ``prompt``."""
-        row: LogitRow = await self._called("logits", prompt)
-        return row
-
-
-class _RewardsSteps(HostedEngine):
-    async def reward_steps(
-        self, prompt: Prompt, steps: Sequence[str], *, num_known: int = 0, tree_id: str = ""
-    ) -> StepRewards:
-        """Rewards of ``steps[num_known:]``."""
-        rewards: StepRewards = await self._called(
-            "reward_steps", prompt, tuple(steps), num_known=num_known, tree_id=tree_id
-        )
-        return rewards
-
-
-_BY_ABILITY: dict[str, type[HostedEngine]] = {
-    "Embeds": _Embeds,
-    "GivesLogits": _GivesLogits,
-    "RewardsSteps": _RewardsSteps,
-    "ScoresTokens": _ScoresTokens,
-    "Tokenizes": _Tokenizes,
-}
-
-
-@functools.cache
 def hosted_class(abilities: frozenset[str]) -> type[HostedEngine]:
-    """The class with exactly these protocols beside `Engine`; a capability is the protocol an engine implements."""
-    if not abilities:
-        return HostedEngine
-    bases = tuple(_BY_ABILITY[name] for name in sorted(abilities))
-    return type("HostedEngine", bases, {"__doc__": HostedEngine.__doc__})
+    """The class with exactly these protocols beside `Engine`."""
+    made: type[HostedEngine] = with_abilities(HostedEngine, abilities)
+    return made
