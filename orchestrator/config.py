@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -46,6 +46,86 @@ class OpenAISettings(BaseModel):
         default_factory=dict,
         description="More options of the engine, as JSON: context_length, prompt_usd, output_usd, api, fan_out, ...",
     )
+
+
+class SpeculationSettings(BaseModel):
+    """Speculative decoding in vLLM: a cheap guess of the next tokens, which the model checks in one step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Literal["draft_model", "ngram", "suffix", "eagle", "eagle3", "mtp"] = Field(
+        "draft_model", description="Who guesses: a smaller model, repeated text, or heads that were trained for it"
+    )
+    model: str | None = Field(None, description="The draft model or the heads; of the same vocabulary")
+    num_tokens: int = Field(4, ge=1, le=64, description="Tokens guessed at a time")
+    by_batch: tuple[tuple[int, int, int], ...] = Field(
+        (), description="(first, last, tokens): so many guessed while that many sequences run; 0 for none"
+    )
+    options: dict[str, Any] = Field(  # Any: checked by vLLM, which knows their types
+        default_factory=dict, description="More of vLLM's speculative_config, for instance prompt_lookup_max"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.method in {"draft_model", "eagle", "eagle3"} and not self.model:
+            raise ValueError(f"method {self.method!r} needs a model")
+        expected = 1
+        for first, last, tokens in self.by_batch:
+            if first != expected or last < first or not 0 <= tokens <= 64:
+                raise ValueError("by_batch must be ranges (first, last, tokens) that begin at 1 and leave no gap")
+            expected = last + 1
+        return self
+
+
+class VllmSettings(BaseModel):
+    """vLLM in this process; fields with names of vLLM's engine arguments are those."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dtype: str | None = Field(None, description="Of weights and activations: auto, bfloat16, float16, float32")
+    quantization: str | None = Field(None, description="How the weights are quantised, where the model does not say")
+    max_model_len: int | None = Field(None, ge=16, description="Tokens of prompt and reply; the model's own by default")
+    max_num_seqs: int | None = Field(None, ge=1, le=65_536, description="Sequences decoded at once")
+    max_num_queued_reqs: int | None = Field(None, ge=1, description="Samples waiting or running; more are refused")
+    max_num_queued_tokens: int | None = Field(None, ge=1, description="Prompt tokens waiting to be read; as above")
+    block_size: int | None = Field(None, ge=1, description="Tokens of a KV block: what prefixes are shared in")
+    gpu_memory_utilization: float | None = Field(None, gt=0, le=1, description="Share of the accelerator's memory")
+    kv_cache_gib: float | None = Field(None, gt=0, description="Memory for the KV cache, in GiB")
+    tensor_parallel_size: int | None = Field(None, ge=1, le=1024, description="Accelerators that share the model")
+    enable_prefix_caching: bool = Field(True, description="Start from what other requests left in the KV cache")
+    enforce_eager: bool | None = Field(None, description="No compilation and no CUDA graphs: a faster start")
+    runner: Literal["auto", "generate", "pooling"] = Field("auto", description="What the model is run for")
+    speculation: SpeculationSettings | None = Field(None, description="Speculative decoding")
+    step_tag: str | None = Field(None, description="Of process reward models: the text after each step")
+    step_good: str | None = Field(None, description="Of the step-tag form: the token that says a step is good")
+    step_bad: str | None = Field(None, description="Of the step-tag form: the token that says a step is bad")
+    good_class: int = Field(1, ge=0, le=1000, description="Of classifying reward models: the class of good steps")
+    cpu_cores: str | None = Field(None, description="CPU build: cores to bind to, for instance 0-7; nobind for none")
+    prompt_usd: float = Field(0.0, ge=0, description="US dollars per million prompt tokens")
+    output_usd: float = Field(0.0, ge=0, description="US dollars per million output tokens")
+    cached_prompt_usd: float | None = Field(None, ge=0, description="US dollars per million cached prompt tokens")
+    log: Path | None = Field(None, description="File that vLLM's log is added to; without one it is not kept")
+    engine_args: dict[str, Any] = Field(  # Any: checked by vLLM, which knows their types
+        default_factory=dict, description="More of vLLM's engine arguments, as JSON; they win over the fields above"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        answers = (self.step_good, self.step_bad)
+        if any(answers) and not (all(answers) and self.step_tag):
+            raise ValueError("step_tag, step_good and step_bad belong together")
+        return self
+
+
+class RaySettings(BaseModel):
+    """Where ``ray:NAME`` finds the cluster that runs the models."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = Field("", description="HOST:PORT or auto; by default RAY_ADDRESS, or the Ray of this machine")
+    namespace: str = Field("ttc", min_length=1, max_length=63, description="That of the fleet on the cluster")
+    open_s: float = Field(600.0, gt=0, description="A model may take so long until its first replica is ready")
+    wait_s: float = Field(600.0, gt=0, description="A request waits so long for a replica, if it has no deadline")
 
 
 class ServiceSettings(BaseModel):
@@ -110,6 +190,8 @@ class Settings(BaseSettings):
     )
     llama_cpp: LlamaCppSettings = LlamaCppSettings()
     openai: OpenAISettings = OpenAISettings()
+    vllm: VllmSettings = VllmSettings()
+    ray: RaySettings = RaySettings()
     service: ServiceSettings = ServiceSettings()
 
     @classmethod
