@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from orchestrator.engine import GenerateRequest
 from orchestrator.errors import ContextOverflow
 from orchestrator.workers.openai.body import BodyMaker, estimated_tokens
-from orchestrator.workers.openai.chunks import Chunk, ReportedUsage, ServerReportedError, parse_chunk
+from orchestrator.workers.openai.chunks import Chunk, ReportedUsage, ServerReportedError, parse_chunks
 from orchestrator.workers.openai.failures import PromptTooLong, UpstreamFailed
 from orchestrator.workers.openai.outbox import Outbox
 from orchestrator.workers.openai.sample import RemoteSample, shares
 from orchestrator.workers.openai.sse import MalformedStream
 from orchestrator.workers.openai.transport import Transport
 
-_DONE = "[DONE]"
 _MINDS_N = re.compile(r"\bn\b|choices?\b|one completion", re.IGNORECASE)
 
 
@@ -94,11 +93,9 @@ class Call:
     async def _stream(self) -> None:
         body = self._maker.body(self._request, self._samples, max_tokens=self._max_tokens)
         try:
-            async with self._transport.stream(self._maker.path, body) as events:
-                async for data in events:
-                    if data.strip() == _DONE:
-                        break
-                    await self._take(parse_chunk(data))
+            async with self._transport.stream(self._maker.path, body) as reads:
+                async for events in reads:
+                    await self._take(parse_chunks(events))
                     if all(sample.is_finished for sample in self._samples):
                         return  # cut from here: leaving closes the connection
         except MalformedStream as error:
@@ -107,23 +104,44 @@ class Call:
             raise self._transport.failures.of_error(error.error) from error
         self._finish()
 
-    async def _take(self, chunk: Chunk) -> None:
+    async def _take(self, chunks: Iterable[Chunk]) -> None:
+        """Takes what was read at once; what came before something bad in it is delivered all the same."""
+        ended: list[tuple[RemoteSample, int | None]] = []
+        changed: dict[int, RemoteSample] = {}
+        known = self._usage
+        try:
+            for chunk in chunks:
+                self._take_chunk(chunk, changed, ended)
+        finally:
+            if changed:
+                self.begun.set()
+            if self._usage is not None and self._usage is not known:
+                self._on_usage(self._usage)
+            for sample in changed.values():
+                for delta in sample.deltas():
+                    await self._outbox.put(delta)
+            for sample, running in ended:
+                self._outbox.put_now(sample.finished(running))
+
+    def _take_chunk(
+        self, chunk: Chunk, changed: dict[int, RemoteSample], ended: list[tuple[RemoteSample, int | None]]
+    ) -> None:
+        running: int | None = None
         if chunk.usage is not None:
             self._usage = chunk.usage
-            self._on_usage(chunk.usage)
-        running = chunk.usage.completion_tokens if chunk.usage is not None and self._has_running_usage else None
+            running = chunk.usage.completion_tokens if self._has_running_usage else None
         for choice in chunk.choices:
-            if not 0 <= choice.index < len(self._samples):
-                raise UpstreamFailed(f"sends choice {choice.index} of {len(self._samples)}", is_retryable=False)
-            self.begun.set()
-            sample = self._samples[choice.index]
+            place = choice.place
+            if not 0 <= place < len(self._samples):
+                raise UpstreamFailed(f"sends choice {place} of {len(self._samples)}", is_retryable=False)
+            sample = changed[place] = self._samples[place]
             if sample.has_ended():
                 continue
-            for delta in sample.take(choice, reported_tokens=running):
-                await self._outbox.put(delta)
-            others_go_on = not all(other.has_ended() for other in self._samples)
-            if sample.is_cut or (sample.has_ended() and running and others_go_on):
-                self._outbox.put_now(sample.finished(running))
+            sample.take(choice, reported_tokens=running)
+            if sample.has_ended():
+                others_go_on = not all(other.has_ended() for other in self._samples)
+                if sample.is_cut or (running and others_go_on):
+                    ended.append((sample, running))
 
     def _finish(self) -> None:
         """The stream has ended: samples that wait for the server's count get it."""

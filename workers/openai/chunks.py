@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from orchestrator.workers.openai.sse import MalformedStream, excerpt
+from pydantic_core import from_json
+
+from orchestrator.workers.openai.sse import MalformedStream, excerpt, text_of
 
 _Json = Mapping[str, Any]  # Any: JSON values
+
+_SHOWN_BYTES = 1000
 
 
 class ServerReportedError(Exception):
@@ -43,12 +47,11 @@ class ToolCallPart:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceChunk:
+class ChoiceChunk(NamedTuple):
     """More of one sample.
 
     Attributes:
-        index: Which choice of the request.
+        place: Which choice of the request.
         text: New text.
         tokens: Its tokens, where log probabilities were asked for.
         has_hidden_text: The chunk holds text that is no part of the reply, such as separated reasoning.
@@ -57,7 +60,7 @@ class ChoiceChunk:
         tool_calls: More of the calls that it asks for.
     """
 
-    index: int
+    place: int
     text: str
     tokens: tuple[TokenInfo, ...] = ()
     has_hidden_text: bool = False
@@ -66,8 +69,7 @@ class ChoiceChunk:
     tool_calls: tuple[ToolCallPart, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedUsage:
+class ReportedUsage(NamedTuple):
     """Tokens as the server counts them."""
 
     prompt_tokens: int
@@ -75,12 +77,29 @@ class ReportedUsage:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One event of a stream."""
 
-    choices: tuple[ChoiceChunk, ...]
+    choices: list[ChoiceChunk]
     usage: ReportedUsage | None = None
+
+
+def parse_chunks(events: Sequence[bytes]) -> Iterator[Chunk]:
+    """The chunks in events that have come together; read at once, which is much cheaper than one by one.
+
+    Raises:
+        ServerReportedError, MalformedStream: As of `parse_chunk`, after the chunks before it.
+    """
+    try:
+        values = from_json(b"[" + b",".join(events) + b"]")
+    except ValueError:
+        values = []
+    if len(values) != len(events):  # one of them is no JSON, or holds half a surrogate pair
+        for event in events:
+            yield parse_chunk(text_of(event))
+        return
+    for value, event in zip(values, events, strict=True):
+        yield _chunk(value, event)
 
 
 def parse_chunk(data: str) -> Chunk:
@@ -94,14 +113,23 @@ def parse_chunk(data: str) -> Chunk:
         value = json.loads(data)
     except (json.JSONDecodeError, RecursionError) as error:
         raise MalformedStream(f"an event is not JSON: {excerpt(data)}") from error
+    return _chunk(value, data)
+
+
+def _chunk(value: Any, data: str | bytes) -> Chunk:  # Any: JSON value
     if not isinstance(value, dict):
-        raise MalformedStream(f"an event is not a JSON object: {excerpt(data)}")
-    _raise_error(value)
+        raise MalformedStream(f"an event is not a JSON object: {_shown(data)}")
+    if "choices" not in value or "error" in value or value.get("object") == "error":
+        _raise_error(value)
     try:
-        choices = tuple(_choice(choice) for choice in value.get("choices") or ())
+        choices = [_choice(choice) for choice in value.get("choices") or ()]
         return Chunk(choices, usage_of(value.get("usage")))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MalformedStream(f"an event is no chunk of a completion: {excerpt(data)}") from error
+        raise MalformedStream(f"an event is no chunk of a completion: {_shown(data)}") from error
+
+
+def _shown(data: str | bytes) -> str:
+    return excerpt(data if isinstance(data, str) else data[:_SHOWN_BYTES].decode("utf-8", "replace"))
 
 
 def usage_of(value: Any) -> ReportedUsage | None:  # Any: JSON value
@@ -129,15 +157,16 @@ def _choice(choice: _Json) -> ChoiceChunk:
     delta = choice.get("delta")
     source: _Json = delta if isinstance(delta, dict) else choice
     text = source.get("content") if isinstance(delta, dict) else source.get("text")
+    calls = source.get("tool_calls")
     stop_reason = choice.get("stop_reason")
     return ChoiceChunk(
-        index=int(choice.get("index") or 0),
-        text=_text(text),
-        tokens=_tokens(choice.get("logprobs")),
-        has_hidden_text=bool(source.get("reasoning_content") or source.get("reasoning") or source.get("tool_calls")),
-        finish_reason=choice.get("finish_reason") or None,
-        stop_reason=stop_reason if isinstance(stop_reason, str) else None,
-        tool_calls=tuple(_call_part(place, part) for place, part in enumerate(source.get("tool_calls") or ())),
+        int(choice.get("index") or 0),
+        _text(text),
+        _tokens(choice.get("logprobs")),
+        bool(source.get("reasoning_content") or source.get("reasoning") or calls),
+        choice.get("finish_reason") or None,
+        stop_reason if isinstance(stop_reason, str) else None,
+        tuple(_call_part(place, part) for place, part in enumerate(calls)) if calls else (),
     )
 
 

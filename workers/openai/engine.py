@@ -196,7 +196,8 @@ class OpenAIEngine:
         if any(spec.max_tokens < 1 for spec in request.samples):
             raise InvalidRequest("max_tokens must be at least 1", field="max_tokens")
         samples = [RemoteSample(index, spec, request) for index, spec in enumerate(request.samples)]
-        live = _Live(samples, Outbox(len(samples), Prefilled(estimated_tokens(request.prompt))))
+        estimate = Prefilled(estimated_tokens(request.prompt))
+        live = _Live(samples, Outbox(len(samples), estimate, max_unread_tokens=request.max_unread_tokens))
         self._live[request.request_id] = live
         self._counters.requests += 1
         # The reader closes the generator, which ends this task: it is never left alone.

@@ -9,19 +9,21 @@ from orchestrator.engine import MAX_UNREAD_TOKENS, Delta, GenerationEvent, Prefi
 
 
 class Outbox:
-    """Holds events until they are read; a writer whose sample has 32 unread tokens waits, and reads no more bytes.
+    """Holds events until they are read; a writer whose sample has too many unread tokens waits, and reads no more.
 
     The first event is always a `Prefilled`: the estimate, if the server has not counted yet.
 
     Args:
         num_samples: Samples of the request.
         estimate: What is sent first if nothing better is known.
+        max_unread_tokens: At which number of unread tokens the writers of a sample wait.
 
     Attributes:
         is_closed: Whether no more events will be added.
     """
 
-    def __init__(self, num_samples: int, estimate: Prefilled) -> None:
+    def __init__(self, num_samples: int, estimate: Prefilled, *, max_unread_tokens: int = MAX_UNREAD_TOKENS) -> None:
+        self._max_unread_tokens = max_unread_tokens
         self._events: deque[GenerationEvent] = deque()
         self._unread_tokens = [0] * num_samples
         self._readable = asyncio.Event()
@@ -41,7 +43,7 @@ class Outbox:
         """Adds an event, then waits until its sample has few unread tokens."""
         self.put_now(event)
         if isinstance(event, Delta):
-            while self._unread_tokens[event.index] >= MAX_UNREAD_TOKENS:
+            while self._unread_tokens[event.index] >= self._max_unread_tokens:
                 self._taken.clear()
                 await self._taken.wait()
 

@@ -36,6 +36,9 @@ class _Piece(NamedTuple):
 class RemoteSample:
     """State of one sample.
 
+    Chunks are taken one by one; what has come together leaves in few deltas, as each costs its reader much more than
+    the token it brings. They hold at most half as many tokens as may lie unread.
+
     Attributes:
         index: Its place in the request.
         spec: Its seed and limit.
@@ -56,33 +59,57 @@ class RemoteSample:
         self.is_finished = False
         self._num_logprobs = request.num_logprobs
         self._calls: dict[int, ToolCall] = {}
-        self._text = SampleText(stop=request.stop, monitors=request.monitors)
+        self._is_watched = bool(request.stop or request.monitors)
+        self._watched = SampleText(stop=request.stop, monitors=request.monitors)
         self._watched_logprobs = max((monitor.num_logprobs for monitor in request.monitors), default=0)
+        self._most_tokens = max(1, min(request.max_unread_tokens, MAX_UNREAD_TOKENS) // 2)
+        self._texts: list[str] = []
+        self._num_tokens = 0
+        self._deltas: list[Delta] = []
 
     def has_ended(self) -> bool:
         """Whether no more of it will come."""
         return self.ending is not None
 
-    def take(self, choice: ChoiceChunk, *, reported_tokens: int | None = None) -> list[Delta]:
-        """Takes a chunk; what of it belongs to the sample, in deltas of at most 32 tokens."""
-        pieces = _pieces(choice)
+    def take(self, choice: ChoiceChunk, *, reported_tokens: int | None = None) -> None:
+        """Takes a chunk."""
         for part in choice.tool_calls:
             self._calls[part.index] = _extended(self._calls.get(part.index), part)
-        sampled = max(len(pieces), 1 if choice.text or choice.has_hidden_text else 0)
+        sampled = len(choice.tokens) or (1 if choice.text or choice.has_hidden_text else 0)
         if reported_tokens:  # a server that reports nothing but zeros is not believed
             self.reported_tokens = max(reported_tokens, self.reported_tokens or 0)
             sampled = max(0, self.reported_tokens - self.counted_tokens)
-        kept: list[_Piece] = []
+        self.counted_tokens += sampled
+        text, infos, ending = choice.text, choice.tokens, None
+        if self._is_watched:
+            text, infos, ending = self._watch(choice)
+        if ending is not None or choice.finish_reason is not None:
+            self._note_end(choice, ending)
+        if self._num_tokens + sampled > self._most_tokens:
+            self._close_delta()
+        self._texts.append(text)
+        self._num_tokens += sampled
+        if self._num_logprobs:  # each token's goes with its text
+            self._close_delta(infos)
+
+    def deltas(self) -> list[Delta]:
+        """What has been taken since the last call."""
+        self._close_delta()
+        deltas, self._deltas = self._deltas, []
+        return deltas
+
+    def _watch(self, choice: ChoiceChunk) -> tuple[str, tuple[TokenInfo, ...], Ending | None]:
+        """What of a chunk belongs to the sample, and why it ends there, if it does."""
+        infos: list[TokenInfo] = []
         ending: Ending | None = None
-        for piece in pieces:
-            kept.append(piece)
+        for piece in _pieces(choice):
+            if piece.info is not None:
+                infos.append(piece.info)
             top = piece.info.top[: self._watched_logprobs] if piece.info is not None else ()
-            ending = self._text.push(_bytes_of(piece.text), piece.token, top_logprobs=[value for _, value in top])
+            ending = self._watched.push(_bytes_of(piece.text), piece.token, top_logprobs=[value for _, value in top])
             if ending is not None:
                 break
-        self.counted_tokens += sampled
-        self._note_end(choice, ending)
-        return self._deltas(kept, sampled)
+        return self._watched.take(), tuple(infos), ending
 
     def _note_end(self, choice: ChoiceChunk, ending: Ending | None) -> None:
         if ending is not None:
@@ -97,21 +124,21 @@ class RemoteSample:
                 reason, detail = FinishReason.STOP, choice.stop_reason
             self.ending = Ending(reason, detail)
 
-    def _deltas(self, kept: Sequence[_Piece], sampled: int) -> list[Delta]:
-        deltas: list[Delta] = []
-        text = self._text.take()
-        infos = [piece.info for piece in kept if piece.info is not None] if self._num_logprobs else []
+    def _close_delta(self, infos: Sequence[TokenInfo] = ()) -> None:
+        """What waits becomes a delta; several, if a chunk brought more tokens than one may hold."""
+        text = _bytes_of("".join(self._texts)).decode("utf-8", "replace")
+        sampled, most = self._num_tokens, self._most_tokens
+        self._texts, self._num_tokens = [], 0
         while text or sampled:
-            now, infos_now = min(sampled, MAX_UNREAD_TOKENS), infos[:MAX_UNREAD_TOKENS]
+            now, infos_now = min(sampled, most), infos[:most]
             delta = Delta(self.index, text, now)
             if self._num_logprobs:
                 logprobs = tuple(info.logprob for info in infos_now)
                 alternatives = tuple(self._alternatives(info) for info in infos_now)
                 texts = tuple(info.text for info in infos_now)
                 delta = replace(delta, logprobs=logprobs, alternatives=alternatives, token_texts=texts)
-            deltas.append(delta)
-            text, sampled, infos = "", sampled - now, infos[MAX_UNREAD_TOKENS:]
-        return deltas
+            self._deltas.append(delta)
+            text, sampled, infos = "", sampled - now, infos[most:]
 
     def _alternatives(self, info: TokenInfo) -> TokenAlternatives:
         top = info.top[: self._num_logprobs]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from orchestrator.clock import Clock
 from orchestrator.errors import EngineFailed, MissingDependency
 from orchestrator.workers.openai.failures import Failures, PromptTooLong, UpstreamFailed, of_exception
 from orchestrator.workers.openai.options import OpenAIOptions
-from orchestrator.workers.openai.sse import events_of, excerpt
+from orchestrator.workers.openai.sse import EventReader, excerpt
 
 if TYPE_CHECKING:
     import aiohttp
@@ -24,6 +25,9 @@ _MAX_REPLY_BYTES = 64 << 20  # embeddings of a batch
 _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_S = 60.0
 _SHORT_TIMEOUT_S = 10.0
+_DONE = b"[DONE]"
+_END_S = 0.05
+"""The end of a reply follows its last event at once; a server that is late loses the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,14 @@ class Transport:
                 attempt += 1
 
     @contextlib.asynccontextmanager
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[str]]:  # Any: JSON values
-        """The events of a streamed reply; leaving the context closes the connection. One attempt.
+    async def stream(
+        self,
+        path: str,
+        body: Mapping[str, Any],  # Any: JSON values
+    ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
+        """The events of a streamed reply, up to ``[DONE]``, as many at once as have come; one attempt.
+
+        Leaving the context closes the connection, unless the reply has been read to its end.
 
         Raises:
             UpstreamFailed: The reply is none, or no stream; the iterator raises it when the connection breaks.
@@ -120,7 +130,7 @@ class Transport:
                     f"answers with {reply.content_type!r} where an event stream was asked for: {excerpt(text)}",
                     is_retryable=False,
                 )
-            yield events_of(_bytes_of(reply))
+            yield _events_of(reply)
 
     async def pause(self, attempt: int, error: UpstreamFailed) -> None:
         """Waits before another attempt.
@@ -202,11 +212,34 @@ async def _bounded(reply: aiohttp.ClientResponse, limit_bytes: int) -> str:
     return b"".join(parts).decode("utf-8", "replace")
 
 
-async def _bytes_of(reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _events_of(reply: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
     import aiohttp
 
+    reader = EventReader()
     try:
-        async for part in reply.content.iter_any():
-            yield part
+        while part := await reply.content.readany():
+            if events := reader.feed(part):
+                place = _place_of_done(events) if _DONE in part else None
+                if place != 0:
+                    yield events[:place]
+                if place is not None:
+                    await _read_end(reply.content)
+                    return
+        if (events := reader.finish()) and _place_of_done(events) is None:
+            yield events
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise of_exception(error) from error
+
+
+def _place_of_done(events: Sequence[bytes]) -> int | None:
+    return next((place for place, event in enumerate(events) if event.strip() == _DONE), None)
+
+
+async def _read_end(content: aiohttp.StreamReader) -> None:
+    """Reads what follows the last event, which should be nothing, so that the connection can be used again."""
+    import aiohttp
+
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+        async with asyncio.timeout(_END_S):
+            while not content.at_eof():
+                await content.readany()

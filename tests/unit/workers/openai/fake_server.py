@@ -38,6 +38,8 @@ class FakeServer:
         statuses: (status, headers, body) to answer the next requests with.
         disconnects: Number of clients that hung up before the end.
         sent_chunks: Chunks written in all.
+        end_s: Time between the last event and the end of a reply.
+        peers: Where each generation request came from.
         reply: Says what to stream: async generator of chunks (dicts, or raw bytes).
     """
 
@@ -57,6 +59,8 @@ class FakeServer:
         self.hung_up = asyncio.Event()
         self.live = 0
         self.peak_live = 0
+        self.end_s = 0.0
+        self.peers: list[Any] = []
         self._runner: web.AppRunner | None = None
         self.base_url = ""
 
@@ -108,6 +112,8 @@ class FakeServer:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
+        assert request.transport is not None
+        self.peers.append(request.transport.get_extra_info("peername"))
         if self.statuses:
             return self._refusal()
         response = web.StreamResponse(headers={"Content-Type": self.content_type})
@@ -127,6 +133,7 @@ class FakeServer:
                     await asyncio.sleep(self.chunk_s)
             if self.content_type == "text/event-stream":
                 await response.write(b"data: [DONE]\n\n")
+                await asyncio.sleep(self.end_s)
         except (ConnectionResetError, asyncio.CancelledError):
             self.disconnects += 1
             self.hung_up.set()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,8 +10,9 @@ from hypothesis import strategies as st
 
 from orchestrator.engine import FinishReason, SampleSpec
 from orchestrator.stopping import Ending
+from orchestrator.workers.openai.chunks import ChoiceChunk, ServerReportedError, parse_chunks
 from orchestrator.workers.openai.sample import RemoteSample, shares
-from orchestrator.workers.openai.sse import MalformedStream, events_of
+from orchestrator.workers.openai.sse import EventReader, MalformedStream, events_of
 
 from .conftest import request_for
 
@@ -40,6 +43,54 @@ async def test_bytes_that_are_no_stream_are_refused(data: bytes, reason: str) ->
     with pytest.raises(MalformedStream, match=reason):
         async for _ in events_of(_cut(data, 16), max_event_bytes=64):
             pass
+
+
+@pytest.mark.parametrize("size", [1, 5, 64, 10_000])
+async def test_events_of_one_line_come_out_whole_beside_those_that_are_not(size: int) -> None:
+    lines = [f"data: {number}" for number in range(40)]
+    lines[7], lines[20], lines[33] = ": ping", "data: two\ndata: lines", "event: x\r\ndata: 33\r"
+    data = "\n\n".join(lines).encode() + b"\n\n\ndata: last\n\n"
+    wanted = [str(number) for number in range(40) if number not in {7, 20}]
+    wanted.insert(19, "two\nlines")
+    assert [event async for event in events_of(_cut(data, size))] == [*wanted, "last"]
+
+
+def test_events_before_a_bad_line_are_given_before_it_is_complained_of() -> None:
+    reader = EventReader()
+    assert reader.feed(b"data: good\n\nnonsense\n\ndata: late\n\n") == [b"good"]
+    for call in (reader.finish, lambda: reader.feed(b"data: later\n\n")):
+        with pytest.raises(MalformedStream, match="no event field"):
+            call()
+
+
+def _event(text: str, index: int = 0) -> bytes:
+    return json.dumps({"choices": [{"index": index, "delta": {"content": text}, "finish_reason": None}]}).encode()
+
+
+@pytest.mark.parametrize("last", [b"{nonsense", b'{"error": {"message": "out of memory"}}', b"7", b"{}, {}", b"\xff"])
+def test_chunks_before_a_bad_one_are_read(last: bytes) -> None:
+    chunks = parse_chunks([_event("a"), _event("b"), last, _event("late")])
+    assert [next(chunks).choices[0].text for _ in range(2)] == ["a", "b"]
+    with pytest.raises((MalformedStream, ServerReportedError)):
+        next(chunks)
+
+
+def test_half_a_character_does_not_keep_the_other_chunks_from_being_read() -> None:
+    events = [_event("a"), _event("b\ud83d"), _event("c")]
+    assert [choice.text for chunk in parse_chunks(events) for choice in chunk.choices] == ["a", "b\ud83d", "c"]
+
+
+@pytest.mark.parametrize(("most_unread", "wanted"), [(32, [16, 16, 8]), (12, [6] * 6 + [4]), (1, [1] * 40)])
+def test_what_comes_together_leaves_in_few_deltas_that_hold_their_own_text(most_unread: int, wanted: list[int]) -> None:
+    request = replace(request_for(), max_unread_tokens=most_unread)
+    sample = RemoteSample(0, SampleSpec(0, 99), request)
+    for number in range(40):
+        sample.take(ChoiceChunk(0, f"{number} "))
+    deltas = sample.deltas()
+    assert [delta.num_tokens for delta in deltas] == wanted
+    assert [len(delta.text.split()) for delta in deltas] == wanted
+    assert "".join(delta.text for delta in deltas) == "".join(f"{number} " for number in range(40))
+    assert sample.deltas() == []
 
 
 @given(
