@@ -28,10 +28,12 @@ SUMMARIES = {
     "keys": "Make, list and revoke API keys of the service.",
     "mcp": "Serve the Model Context Protocol, for agents.",
     "models": "Get the model files that run on this machine.",
+    "plan": "Plan a fleet: which GPUs, how many, at what cost.",
     "policies": "Describe the policies: how a budget is spent.",
     "replay": "Run a job again from its journal, without a model.",
     "serve": "Serve jobs over HTTP, with a dashboard.",
     "solve": "Solve a problem, or a file of problems, under a budget.",
+    "submit": "Solve a file of problems on a Ray cluster.",
     "verifiers": "Describe the verifiers: who says whether an answer is right.",
 }
 """Of our own commands, so that ``ttc --help`` need not import them; other packages' commands are imported for it."""

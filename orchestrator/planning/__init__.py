@@ -1,0 +1,1 @@
+"""Planning a fleet on paper: which accelerators, how many, and what they cost."""
