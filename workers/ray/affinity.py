@@ -8,6 +8,7 @@ with the same instructions would pile up on one replica; and it asks an actor of
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from typing import Any
@@ -16,7 +17,7 @@ from ray.serve._private.replica_result import ReplicaResult
 from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import PendingRequest, ReplicaID, RequestRouter, RunningReplica
 
-from orchestrator.workers.ray.placing import AffinitySettings, Choice, Reason, TreePlacing
+from orchestrator.workers.ray.placing import AffinitySettings, Choice, TreePlacing
 from orchestrator.workers.ray.routing import ReplicaGone, Routing
 
 _MAX_PROBES = 16
@@ -41,18 +42,14 @@ def router_config(settings: AffinitySettings, *, stats_period_s: float = 5.0) ->
 
 
 class AffinityRouter(RequestRouter):
-    """Sends a tree's calls to the replica that holds it; see `orchestrator.workers.ray.placing`.
-
-    Attributes:
-        num_calls: Calls that replicas took, by the reason they went there.
-    """
+    """Sends a tree's calls to the replica that holds it; see `orchestrator.workers.ray.placing`."""
 
     def initialize_state(self, **kwargs: Any) -> None:  # Any: what Serve was given as the router's arguments
         """Called by Serve with the `AffinitySettings` as plain values."""
         self._settings = AffinitySettings(**kwargs)
         self._placing = TreePlacing(self._settings, clock=time.monotonic, rng=random.Random())  # noqa: S311
         self._probed: dict[ReplicaID, float] = {}
-        self.num_calls = dict.fromkeys(Reason, 0)
+        self._deciding = asyncio.Lock()
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
@@ -70,7 +67,9 @@ class AffinityRouter(RequestRouter):
         replicas = {replica.replica_id.unique_id: replica for replica in candidate_replicas}
         if key is not None and self._settings.is_on:
             await self._learn_loads(replicas, replicas[self._placing.home(key, replicas)])
-        choice = self._choice(key, replicas, pending_request)
+        async with self._deciding:
+            await asyncio.sleep(0)  # what was decided before is sent, and counted, before this is
+            choice = self._choice(key, replicas, pending_request)
         if routing is not None:
             routing.reason = choice.reason
         return [[replicas[name] for name in choice.replicas]]
@@ -81,24 +80,15 @@ class AffinityRouter(RequestRouter):
         replica_id: ReplicaID,
         result: ReplicaResult,  # noqa: ARG002  # Serve's signature
     ) -> None:
-        """A replica has taken a call: the caller is told which, and its tree is there now."""
-        routing = routing_of(pending_request)
-        if routing is None:
-            self.num_calls[Reason.SPREAD] += 1
-            return
-        if routing.reason:
-            self.num_calls[Reason(routing.reason)] += 1
-        routing.replica = replica_id.unique_id
-        if (key := routing.key) is None:
-            return
-        if routing.is_last:
-            self._placing.forget(key)
-        else:
-            self._placing.placed(key, replica_id.unique_id)
+        """A replica has taken a call: the caller is told which."""
+        if (routing := routing_of(pending_request)) is not None:
+            routing.replica = replica_id.unique_id
 
     def _only(
         self, routing: Routing, candidates: list[RunningReplica], pending_request: PendingRequest
     ) -> list[list[RunningReplica]]:
+        if routing.is_last and (key := routing.key) is not None:
+            self._placing.forget(key)
         found = [replica for replica in candidates if replica.replica_id.unique_id == routing.only]
         if found:
             return [found]

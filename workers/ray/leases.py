@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from typing import Self
 
+from orchestrator.workers.ray.placing import Reason
 from orchestrator.workers.ray.routing import Release, Routing
 
 
@@ -24,6 +25,7 @@ class AffinityCounters:
         known_calls: Of those, calls of a tree that this replica had read before, within the lease.
         missed_calls: Of the known ones, those of whose prompt the cache had nothing: it had given up the tree.
         moved_calls: Calls of a tree that others had read before, and this replica had not.
+        spilled_calls: Calls that came because their tree's own replica had too much to do.
         prompt_tokens, cached_tokens: Of the calls of trees.
         releases: Releases carried out.
         expired_trees: Trees released because nothing was heard of them.
@@ -33,6 +35,7 @@ class AffinityCounters:
     known_calls: int = 0
     missed_calls: int = 0
     moved_calls: int = 0
+    spilled_calls: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     releases: int = 0
@@ -128,7 +131,7 @@ class TreeLeases:
                 self._renew(routing.tree_id)
             if call.prompt_tokens is not None:
                 lease.is_read = True
-                self._count(call, was_read=was_read, is_known=routing.is_known)
+                self._count(call, routing, was_read=was_read)
 
     def released(self, tree_id: str) -> None:
         """A tree is done."""
@@ -167,11 +170,12 @@ class TreeLeases:
         self.counters.releases += 1
         return release
 
-    def _count(self, call: TreeCall, *, was_read: bool, is_known: bool) -> None:
+    def _count(self, call: TreeCall, routing: Routing, *, was_read: bool) -> None:
         counters = self.counters
         counters.tree_calls += 1
         counters.prompt_tokens += call.prompt_tokens or 0
         counters.cached_tokens += call.cached_tokens
         counters.known_calls += was_read
         counters.missed_calls += was_read and not call.cached_tokens
-        counters.moved_calls += is_known and not was_read
+        counters.moved_calls += routing.is_known and not was_read
+        counters.spilled_calls += routing.reason == Reason.MOVED

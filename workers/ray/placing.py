@@ -30,6 +30,8 @@ class AffinitySettings(BaseModel):
         is_on: Whether trees have a replica at all; off, every call goes to the less loaded of two.
         abs_threshold: A tree may leave a replica that has more than so many calls more than the least loaded one,
         rel_threshold: and more than so many times as many.
+        new_threshold: A tree that is new here has nothing to lose; it goes to the least loaded replica if the one that
+            hashing says has more than so many calls more.
         patience_s: A call waits so long for its tree's replica if that is full and others are not.
         lease_s: A tree that is not heard of for so long is forgotten, and its pinned prefixes are released.
         max_trees: Most trees that one router remembers; the ones that are not used for longest are forgotten.
@@ -40,6 +42,7 @@ class AffinitySettings(BaseModel):
     is_on: bool = True
     abs_threshold: int = Field(8, ge=0, le=1_000_000)
     rel_threshold: float = Field(1.5, ge=1.0, le=1e6)
+    new_threshold: int = Field(2, ge=0, le=1_000_000)
     patience_s: float = Field(0.25, ge=0.0, le=3600.0)
     lease_s: float = Field(300.0, ge=1.0, le=86_400.0)
     max_trees: int = Field(65_536, ge=1, le=10_000_000)
@@ -96,7 +99,7 @@ class TreePlacing:
         capacity: float = float("inf"),
         waited_s: float = 0.0,
     ) -> Choice:
-        """The replica or replicas to try for a call.
+        """The replica or replicas to try for a call; a tree is taken to be there from now on.
 
         Args:
             key: Names the tree; None for no tree.
@@ -110,24 +113,14 @@ class TreePlacing:
         place = self._places.get(key)
         home, reason = self._home(key, place, loads)
         target = self._better_than(home, key, place, loads, capacity=capacity, waited_s=waited_s)
-        return Choice((home,), reason) if target is None else Choice((target,), Reason.MOVED)
+        if target is not None:
+            home, reason = target, Reason.MOVED
+        self._remember(key, home)
+        return Choice((home,), reason)
 
     def home(self, key: bytes, replicas: Mapping[str, object]) -> str:
         """Where a tree is, or would be, whatever the load."""
         return self._home(key, self._places.get(key), replicas)[0]
-
-    def placed(self, key: bytes, replica: str) -> None:
-        """A replica has taken a call of a tree."""
-        now = self._clock()
-        place = self._places.setdefault(key, _Place(replica))
-        place.home = replica
-        place.used.pop(replica, None)
-        place.used[replica] = now
-        if len(place.used) > _MAX_HOLDERS:
-            del place.used[next(iter(place.used))]
-        self._places.move_to_end(key)
-        while len(self._places) > self._settings.max_trees:
-            self._places.popitem(last=False)
 
     def forget(self, key: bytes) -> None:
         """A tree is done."""
@@ -166,7 +159,8 @@ class TreePlacing:
             return None
         least = min(known.values())
         is_full = load >= capacity and waited_s >= self._settings.patience_s
-        if not is_full and not self._is_much(load, least):
+        is_new_and_better_off = place is None and load - least > self._settings.new_threshold
+        if not is_full and not is_new_and_better_off and not self._is_much(load, least):
             return None
         held = () if place is None else [replica for replica in self.holders(key) if replica in known]
         fit = [replica for replica in held if known[replica] < load and not self._is_much(known[replica], least)]
@@ -185,6 +179,18 @@ class TreePlacing:
         free = [replica for replica, load in loads.items() if load is None or load < capacity]
         among = free or list(loads)
         return tuple(self._rng.sample(among, min(2, len(among))))
+
+    def _remember(self, key: bytes, replica: str) -> None:
+        now = self._clock()
+        place = self._places.setdefault(key, _Place(replica))
+        place.home = replica
+        place.used.pop(replica, None)
+        place.used[replica] = now
+        if len(place.used) > _MAX_HOLDERS:
+            del place.used[next(iter(place.used))]
+        self._places.move_to_end(key)
+        while len(self._places) > self._settings.max_trees:
+            self._places.popitem(last=False)
 
     def _drop_expired(self) -> None:
         since = self._clock() - self._settings.lease_s

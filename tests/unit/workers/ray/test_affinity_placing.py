@@ -21,6 +21,7 @@ replica_names = st.text(min_size=1, max_size=8)
 settings = st.builds(
     AffinitySettings,
     abs_threshold=st.integers(0, 20),
+    new_threshold=st.integers(0, 20),
     rel_threshold=st.floats(1.0, 4.0),
     patience_s=st.floats(0.0, 2.0),
 )
@@ -43,9 +44,8 @@ def idle(*replicas: str) -> dict[str, int | None]:
 
 
 def go(places: TreePlacing, key: bytes, loads: dict[str, int | None], **more: float) -> str:
-    """Chooses for a tree and lets the replica take the call."""
+    """The one replica for a tree's call."""
     (replica,), _ = places.choose(key, loads, **more)
-    places.placed(key, replica)
     return replica
 
 
@@ -145,7 +145,6 @@ def test_a_tree_moves_off_a_replica_that_has_far_more_to_do_and_stays_where_it_w
     other, least = sorted({"x", "y", "z"} - {home})
     choice = places.choose(key, {home: 9, other: 3, least: 0})
     assert choice == ((least,), Reason.MOVED)
-    places.placed(key, least)
     assert places.choose(key, idle("x", "y", "z")) == ((least,), Reason.HELD)
 
 
@@ -159,6 +158,33 @@ def test_a_tree_does_not_move_unless_both_thresholds_are_passed(load, least):
     home = go(places, key, idle("x", "y"))
     (other,) = {"x", "y"} - {home}
     assert places.choose(key, {home: load, other: least}).replicas == (home,)
+
+
+def test_a_new_tree_has_nothing_to_lose_and_takes_the_least_loaded_replica():
+    places = placing(AffinitySettings(abs_threshold=8, new_threshold=2))
+    keys = [tree_key(f"job-{number}") for number in range(20)]
+    for key in keys:
+        home = first(key, ("x", "y"))
+        (other,) = {"x", "y"} - {home}
+        assert places.choose(key, {home: 3, other: 0}) == ((other,), Reason.MOVED)
+        assert places.choose(key, {home: 0, other: 8}) == ((other,), Reason.HELD), "and stays there as others do"
+
+
+def test_a_new_tree_is_where_hashing_says_when_load_is_nearly_even():
+    places = placing(AffinitySettings(new_threshold=2))
+    for number in range(20):
+        key = tree_key(f"job-{number}")
+        home = first(key, ("x", "y"))
+        (other,) = {"x", "y"} - {home}
+        assert places.choose(key, {home: 2, other: 0}) == ((home,), Reason.HASHED)
+
+
+def test_calls_at_once_of_a_new_tree_stay_together():
+    places = placing(AffinitySettings(abs_threshold=8, new_threshold=2))
+    loads = idle("x", "y", "z")
+    for _ in range(9):
+        loads[go(places, tree_key("a"), loads)] += 1
+    assert sorted(loads.values()) == [0, 0, 9]
 
 
 def test_load_elsewhere_moves_no_tree_off_a_replica_that_has_little_to_do():
@@ -198,7 +224,7 @@ def test_a_tree_goes_back_to_where_hashing_says_when_nothing_was_heard_of_it():
     go(places, key, {home: 99, other: 0})
     clock.now += 60
     assert places.choose(key, idle("x", "y")) == ((other,), Reason.HELD)
-    clock.now += 0.1
+    clock.now += 60.1
     assert places.choose(key, idle("x", "y")) == ((home,), Reason.HASHED)
 
 
@@ -267,19 +293,21 @@ def test_a_tree_leaves_its_replica_only_for_one_that_has_less_to_do(given_settin
         alive = sorted(rng.sample("abcde", rng.randint(1, 5)))
         loads = {replica: counts["abcde".index(replica)] for replica in alive}
         key, waited_s = tree_key(str(tree)), rng.random() * 3
+        expected, is_new = places.home(key, loads), tree not in homes
         (replica,), reason = places.choose(key, loads, capacity=capacity, waited_s=waited_s)
         assert replica in loads
         home = homes.get(tree, first(key, alive))
         if reason is Reason.MOVED:
-            load, least = loads[places.home(key, loads)], min(n for n in loads.values() if n is not None)
+            load, least = loads[home if home in loads else expected], min(n for n in loads.values() if n is not None)
             assert loads[replica] < load
             is_full = load >= capacity and waited_s >= given_settings.patience_s
-            assert is_full or (
-                load - least > given_settings.abs_threshold and load > given_settings.rel_threshold * least
+            assert (
+                is_full
+                or (is_new and load - least > given_settings.new_threshold)
+                or (load - least > given_settings.abs_threshold and load > given_settings.rel_threshold * least)
             )
         elif home in loads:
             assert replica == home
-        places.placed(key, replica)
         homes[tree] = replica
 
 
