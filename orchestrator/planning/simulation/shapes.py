@@ -101,7 +101,9 @@ class JobShape:
         """
         try:
             calls = tuple(
-                CallShape(role=role, after=after, parent=parent, prompt_tokens=tokens, piece=piece, outputs=tuple(outputs))
+                CallShape(
+                    role=role, after=after, parent=parent, prompt_tokens=tokens, piece=piece, outputs=tuple(outputs)
+                )
                 for role, after, parent, tokens, piece, outputs in data["calls"]
             )
             shape = cls(policy=str(data["policy"]), calls=calls)

@@ -131,9 +131,7 @@ class StepTime:
         seconds = np.array([one.seconds for one in steps])
         coefficients, _ = nnls(rows / seconds[:, None], np.ones(len(steps)))
         fixed_s, sequence_s, context_s, prompt_s = map(float, coefficients)
-        return cls(
-            overhead_s=fixed_s, compute=Plane(sequence_s=sequence_s, context_s=context_s, prompt_s=prompt_s)
-        )
+        return cls(overhead_s=fixed_s, compute=Plane(sequence_s=sequence_s, context_s=context_s, prompt_s=prompt_s))
 
     def seconds(self, num_sequences: int, context: float = 0.0, prompt_tokens: int = 0, pairs: float = 0.0) -> float:
         """Of one step."""
@@ -163,7 +161,9 @@ class StepTime:
             change = int((first - other) / (other_slope - slope)) + 1  # the first step in which the other one is longer
             if change < num_steps:
                 rest = num_steps - change
-                return seconds + _series(first, slope, change) + _series(other + change * other_slope, other_slope, rest)
+                return (
+                    seconds + _series(first, slope, change) + _series(other + change * other_slope, other_slope, rest)
+                )
         return seconds + _series(first, slope, num_steps)
 
 
