@@ -285,6 +285,7 @@ class ClusterEntry(_Part):
         cpus: Cores of a local Ray; None for those of the machine.
         gpus: Accelerators of a local Ray; None for those of the machine.
         object_store_mib: Shared memory of a local Ray, in MiB.
+        dashboard_port: Where a local Ray shows its dashboard and takes jobs, on this machine; None for nowhere.
         nodes: Kinds of nodes, by name; None is needed to start, ``ttc fleet check`` counts with them.
     """
 
@@ -293,6 +294,7 @@ class ClusterEntry(_Part):
     cpus: int | None = Field(None, ge=1, le=4096)
     gpus: int | None = Field(None, ge=0, le=1024)
     object_store_mib: int = Field(200, ge=80, le=1 << 20)
+    dashboard_port: int | None = Field(None, ge=1, le=65535)
     nodes: dict[str, NodeEntry] = Field(default_factory=dict)
 
     @field_validator("ray")

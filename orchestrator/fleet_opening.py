@@ -12,9 +12,10 @@ from orchestrator.config import Settings
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidRequest, TtcError, from_fields
 from orchestrator.fleet import Fleet
-from orchestrator.fleet_file import FleetFile, ModelEntry
+from orchestrator.fleet_file import LOCAL, FleetFile, ModelEntry
 from orchestrator.fleet_member import as_member
 from orchestrator.fleet_secrets import expanded
+from orchestrator.local_cluster import local_address
 from orchestrator.models import free_name, open_model, split_model
 
 HOSTED = "hosted"
@@ -107,12 +108,15 @@ async def open_entry(name: str, fleet: FleetFile, *, settings: Settings) -> Engi
 
 
 def cluster_settings(fleet: FleetFile, settings: Settings) -> Settings:
-    """The configuration by which ``ray:NAME`` finds the fleet's cluster."""
-    own: BaseModel | None = getattr(settings, "ray", None)
-    if own is None:  # Ray's part is not in this configuration: an engine of that name finds the cluster by itself
-        return settings
-    values = {**own.model_dump(), "address": fleet.cluster.ray, "namespace": fleet.cluster.namespace}
-    return settings.model_copy(update={"ray": type(own).model_validate(values)})
+    """The configuration by which ``ray:NAME`` finds the fleet's cluster.
+
+    Raises:
+        InvalidRequest: It is this machine's, and was not started.
+    """
+    cluster = fleet.cluster
+    address = local_address(cluster.namespace) if cluster.ray == LOCAL else cluster.ray
+    found = settings.ray.model_copy(update={"address": address, "namespace": cluster.namespace})
+    return settings.model_copy(update={"ray": found})
 
 
 async def open_fleet_file(

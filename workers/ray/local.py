@@ -1,0 +1,193 @@
+"""A Ray of one machine: started and ended by ``ttc fleet``, with nothing that other machines can reach."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from orchestrator.errors import EngineFailed, InvalidRequest, MissingDependency
+from orchestrator.fleet_file import ClusterEntry
+from orchestrator.local_cluster import LocalCluster, forget_local, read_local, write_local
+
+_HOST = "127.0.0.1"
+_START_S = 90.0
+_STOP_S = 20.0
+_LOOK_AGAIN_S = 0.1
+_MAX_FOLDER = 40
+"""Ray keeps sockets in its folder, and the path of a socket has 107 bytes at most."""
+
+
+def require_ray() -> None:
+    """Refuses to go on without Ray.
+
+    Raises:
+        MissingDependency: It is not installed.
+    """
+    if find_spec("ray") is None:
+        raise MissingDependency(package="ray", extra="ray", purpose="a fleet on a cluster")
+
+
+def is_reachable(address: str, *, timeout_s: float = 5.0) -> bool:
+    """Whether something listens at ``HOST:PORT``."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
+def running(namespace: str) -> LocalCluster | None:
+    """The fleet's Ray of this machine, if it runs."""
+    noted = read_local(namespace)
+    if noted is None or not _is_keeper(noted) or not is_reachable(noted.address):
+        return None
+    return noted
+
+
+def start(cluster: ClusterEntry, *, start_s: float = _START_S) -> LocalCluster:
+    """Starts a Ray for the fleet, or finds the one that runs.
+
+    Its processes inherit this one's environment, so that ``${NAME}`` in arguments of engines means the same there.
+
+    Args:
+        cluster: How large it is.
+        start_s: It has to answer within.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        EngineFailed: It did not start; the message holds what Ray said last.
+    """
+    require_ray()
+    if (known := running(cluster.namespace)) is not None:
+        return known
+    folder = _folder()
+    address = f"{_HOST}:{_free_port()}"
+    log = folder / f"{cluster.namespace}.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(  # noqa: S603  # our own interpreter, Ray's module
+            _command(cluster, address=address, folder=folder),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")},
+        )
+    started = LocalCluster(address, process.pid)
+    write_local(cluster.namespace, started)
+    try:
+        _await(process, address=address, log=log, deadline=time.monotonic() + start_s)
+    except BaseException:
+        stop(cluster.namespace)
+        raise
+    return started
+
+
+def _await(process: subprocess.Popen[bytes], *, address: str, log: Path, deadline: float) -> None:
+    """Returns when Ray has started.
+
+    Raises:
+        EngineFailed: It has not.
+    """
+    while "Ray runtime started" not in _text(log) or not is_reachable(address, timeout_s=1):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise EngineFailed(f"Ray did not start on this machine: {_last_words(log)}", model="ray")
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def stop(namespace: str, *, stop_s: float = _STOP_S) -> bool:
+    """Ends the fleet's Ray of this machine, with all that runs on it; whether there was one.
+
+    Args:
+        namespace: The fleet's.
+        stop_s: It is killed if it has not ended by itself within.
+    """
+    noted = read_local(namespace)
+    if noted is None:
+        return False
+    is_there = _is_keeper(noted)
+    if is_there:
+        _signal(noted.pid, signal.SIGTERM)
+        deadline = time.monotonic() + stop_s
+        while _is_keeper(noted) and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN_S)
+        if _is_keeper(noted):
+            _signal(noted.pid, signal.SIGKILL)  # Ray's reaper ends what is left
+    forget_local(namespace)
+    return is_there
+
+
+def _command(cluster: ClusterEntry, *, address: str, folder: Path) -> list[str]:
+    port = address.rpartition(":")[2]
+    options = {
+        "--node-ip-address": _HOST,
+        "--port": port,
+        "--num-cpus": cluster.cpus,
+        "--num-gpus": cluster.gpus,
+        "--object-store-memory": cluster.object_store_mib << 20,
+        "--include-dashboard": "false" if cluster.dashboard_port is None else "true",
+        "--dashboard-host": None if cluster.dashboard_port is None else _HOST,
+        "--dashboard-port": cluster.dashboard_port,
+        "--temp-dir": folder,
+    }
+    given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    return [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats", *given]
+
+
+def _folder() -> Path:
+    """A folder of this user's for Ray's sockets and logs, which nobody else can have prepared.
+
+    Raises:
+        InvalidRequest: Somebody else has.
+    """
+    base = tempfile.gettempdir()
+    folder = Path(base if len(base) <= _MAX_FOLDER else "/tmp") / f"ttc-ray-{os.getuid()}"  # noqa: S108  # looked at below
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise InvalidRequest(
+            f"{folder} belongs to somebody else; set TMPDIR to a folder of your own", field="TMPDIR", value=str(folder)
+        )
+    return folder
+
+
+def _free_port() -> int:
+    with socket.create_server((_HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _is_keeper(noted: LocalCluster) -> bool:
+    """Whether the process is still the one that was started: numbers of processes are used again."""
+    shown = subprocess.run(  # noqa: S603  # a number is all that is passed
+        ["ps", "-ww", "-o", "stat=,command=", "-p", str(noted.pid)],  # noqa: S607  # wherever the system has it
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10,
+    ).stdout.strip()
+    return not shown.startswith("Z") and f"--port={noted.address.rpartition(':')[2]}" in shown
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _text(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")
+
+
+def _last_words(log: Path) -> str:
+    lines = [line.strip() for line in _text(log).splitlines() if line.strip()]
+    return lines[-1] if lines else f"it said nothing; its log is {log}"
