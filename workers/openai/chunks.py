@@ -52,7 +52,7 @@ class ChoiceChunk(NamedTuple):
 
     Attributes:
         place: Which choice of the request.
-        text: New text.
+        pieces: New text; each piece came in a chunk of its own.
         tokens: Its tokens, where log probabilities were asked for.
         has_hidden_text: The chunk holds text that is no part of the reply, such as separated reasoning.
         finish_reason: Set on the choice's last chunk.
@@ -61,12 +61,17 @@ class ChoiceChunk(NamedTuple):
     """
 
     place: int
-    text: str
+    pieces: Sequence[str]
     tokens: tuple[TokenInfo, ...] = ()
     has_hidden_text: bool = False
     finish_reason: str | None = None
     stop_reason: str | None = None
     tool_calls: tuple[ToolCallPart, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The text in one piece."""
+        return "".join(self.pieces)
 
 
 class ReportedUsage(NamedTuple):
@@ -78,14 +83,15 @@ class ReportedUsage(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """One event of a stream."""
+    """One event of a stream, or several that bring nothing but text."""
 
     choices: list[ChoiceChunk]
     usage: ReportedUsage | None = None
 
 
 def parse_chunks(events: Sequence[bytes]) -> Iterator[Chunk]:
-    """The chunks in events that have come together; read at once, which is much cheaper than one by one.
+    """What events that have come together say. They are read at once, which is much cheaper than one by one, and those
+    that follow each other and bring nothing but text become one chunk.
 
     Raises:
         ServerReportedError, MalformedStream: As of `parse_chunk`, after the chunks before it.
@@ -98,8 +104,37 @@ def parse_chunks(events: Sequence[bytes]) -> Iterator[Chunk]:
         for event in events:
             yield parse_chunk(text_of(event))
         return
+    texts: dict[int, list[str]] = {}
     for value, event in zip(values, events, strict=True):
+        if (only := _only_text(value)) is not None:
+            texts.setdefault(only[0], []).append(only[1])
+            continue
+        if texts:
+            yield _of_texts(texts)
+            texts = {}
         yield _chunk(value, event)
+    if texts:
+        yield _of_texts(texts)
+
+
+def _only_text(value: Any) -> tuple[int, str] | None:  # Any: JSON value
+    """Choice and text of the usual chunk of the chat API; None if it is another, which may say more."""
+    try:
+        (choice,) = value["choices"]
+        place, delta = choice["index"], choice["delta"]
+        text = delta["content"]
+        is_usual = len(delta) == 1 and type(place) is int and type(text) is str and text
+        if is_usual and not (
+            choice.get("finish_reason") or choice.get("logprobs") or value.get("usage") or value.get("error")
+        ):
+            return place, text
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    return None
+
+
+def _of_texts(texts: Mapping[int, list[str]]) -> Chunk:
+    return Chunk([ChoiceChunk(place, pieces) for place, pieces in texts.items()])
 
 
 def parse_chunk(data: str) -> Chunk:
@@ -161,7 +196,7 @@ def _choice(choice: _Json) -> ChoiceChunk:
     stop_reason = choice.get("stop_reason")
     return ChoiceChunk(
         int(choice.get("index") or 0),
-        _text(text),
+        (_text(text),) if text else (),
         _tokens(choice.get("logprobs")),
         bool(source.get("reasoning_content") or source.get("reasoning") or calls),
         choice.get("finish_reason") or None,

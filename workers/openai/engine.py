@@ -234,12 +234,15 @@ class OpenAIEngine:
     ) -> None:
         """Asks for samples, and one by one for those that a server ignored."""
         calls = [self._call(request, live, group) for group in self._groups(request, samples)]
-        is_long = estimated_tokens(request.prompt) >= _LEAD_IN_TOKENS
-        async with asyncio.TaskGroup() as group:
-            for place, call in enumerate(calls):
-                group.create_task(self._run(call, failures))
-                if place == 0 and len(calls) > 1 and is_long and self._dialect.shares_prefixes:
-                    await call.begun.wait()
+        if len(calls) == 1:
+            await self._run(calls[0], failures)
+        else:
+            is_long = estimated_tokens(request.prompt) >= _LEAD_IN_TOKENS
+            async with asyncio.TaskGroup() as group:
+                for place, call in enumerate(calls):
+                    group.create_task(self._run(call, failures))
+                    if place == 0 and is_long and self._dialect.shares_prefixes:
+                        await call.begun.wait()
         ignored = [sample for call in calls for sample in call.ignored]
         if ignored:
             if self._honours_n is not False:

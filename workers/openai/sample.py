@@ -59,8 +59,9 @@ class RemoteSample:
         self.is_finished = False
         self._num_logprobs = request.num_logprobs
         self._calls: dict[int, ToolCall] = {}
-        self._is_watched = bool(request.stop or request.monitors)
-        self._watched = SampleText(stop=request.stop, monitors=request.monitors)
+        self._watched: SampleText | None = None
+        if request.stop or request.monitors:
+            self._watched = SampleText(stop=request.stop, monitors=request.monitors)
         self._watched_logprobs = max((monitor.num_logprobs for monitor in request.monitors), default=0)
         self._most_tokens = max(1, min(request.max_unread_tokens, MAX_UNREAD_TOKENS) // 2)
         self._texts: list[str] = []
@@ -75,20 +76,17 @@ class RemoteSample:
         """Takes a chunk."""
         for part in choice.tool_calls:
             self._calls[part.index] = _extended(self._calls.get(part.index), part)
-        sampled = len(choice.tokens) or (1 if choice.text or choice.has_hidden_text else 0)
+        sampled = len(choice.tokens) or len(choice.pieces) or int(choice.has_hidden_text)
         if reported_tokens:  # a server that reports nothing but zeros is not believed
             self.reported_tokens = max(reported_tokens, self.reported_tokens or 0)
             sampled = max(0, self.reported_tokens - self.counted_tokens)
         self.counted_tokens += sampled
-        text, infos, ending = choice.text, choice.tokens, None
-        if self._is_watched:
-            text, infos, ending = self._watch(choice)
+        texts, infos, ending = choice.pieces, choice.tokens, None
+        if self._watched is not None:
+            texts, infos, ending = _watch(self._watched, choice, num_logprobs=self._watched_logprobs)
         if ending is not None or choice.finish_reason is not None:
             self._note_end(choice, ending)
-        if self._num_tokens + sampled > self._most_tokens:
-            self._close_delta()
-        self._texts.append(text)
-        self._num_tokens += sampled
+        self._add(texts, sampled)
         if self._num_logprobs:  # each token's goes with its text
             self._close_delta(infos)
 
@@ -98,18 +96,19 @@ class RemoteSample:
         deltas, self._deltas = self._deltas, []
         return deltas
 
-    def _watch(self, choice: ChoiceChunk) -> tuple[str, tuple[TokenInfo, ...], Ending | None]:
-        """What of a chunk belongs to the sample, and why it ends there, if it does."""
-        infos: list[TokenInfo] = []
-        ending: Ending | None = None
-        for piece in _pieces(choice):
-            if piece.info is not None:
-                infos.append(piece.info)
-            top = piece.info.top[: self._watched_logprobs] if piece.info is not None else ()
-            ending = self._watched.push(_bytes_of(piece.text), piece.token, top_logprobs=[value for _, value in top])
-            if ending is not None:
-                break
-        return self._watched.take(), tuple(infos), ending
+    def _add(self, texts: Sequence[str], sampled: int) -> None:
+        """Text and tokens for the next delta; when they are too many for one, each piece is a token."""
+        most = self._most_tokens
+        while len(texts) == sampled > most - self._num_tokens:
+            room = most - self._num_tokens
+            self._texts += texts[:room]
+            self._num_tokens += room
+            self._close_delta()
+            texts, sampled = texts[room:], sampled - room
+        if self._num_tokens + sampled > most:
+            self._close_delta()
+        self._texts += texts
+        self._num_tokens += sampled
 
     def _note_end(self, choice: ChoiceChunk, ending: Ending | None) -> None:
         if ending is not None:
@@ -173,6 +172,22 @@ class RemoteSample:
         return self.finished(None)
 
 
+def _watch(
+    watched: SampleText, choice: ChoiceChunk, *, num_logprobs: int
+) -> tuple[Sequence[str], tuple[TokenInfo, ...], Ending | None]:
+    """What of a chunk belongs to the sample, and why it ends there, if it does."""
+    infos: list[TokenInfo] = []
+    ending: Ending | None = None
+    for piece in _pieces(choice):
+        if piece.info is not None:
+            infos.append(piece.info)
+        top = piece.info.top[:num_logprobs] if piece.info is not None else ()
+        ending = watched.push(_bytes_of(piece.text), piece.token, top_logprobs=[value for _, value in top])
+        if ending is not None:
+            break
+    return (watched.take(),), tuple(infos), ending
+
+
 def _extended(call: ToolCall | None, part: ToolCallPart) -> ToolCall:
     if call is None:
         return ToolCall(part.id, part.name, part.arguments)
@@ -209,10 +224,10 @@ def _bytes_of(text: str) -> bytes:
 
 
 def _pieces(choice: ChoiceChunk) -> list[_Piece]:
-    """The chunk's tokens; a chunk without log probabilities counts as one token."""
+    """The chunk's tokens; without log probabilities, each piece of text counts as one."""
     infos = choice.tokens
     if not infos:
-        return [_Piece(choice.text, choice.text, None)] if choice.text else []
+        return [_Piece(text, text, None) for text in choice.pieces]
     if "".join(info.text for info in infos) == choice.text:
         return [_Piece(info.text, info.text, info) for info in infos]
     # Texts of tokens that hold part of a character are the server's makeshift; the chunk's own text is right.

@@ -25,6 +25,7 @@ _MAX_REPLY_BYTES = 64 << 20  # embeddings of a batch
 _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_S = 60.0
 _SHORT_TIMEOUT_S = 10.0
+_JSON_HEADERS = {"Content-Type": "application/json"}
 _DONE = b"[DONE]"
 _END_S = 0.05
 """The end of a reply follows its last event at once; a server that is late loses the connection."""
@@ -70,6 +71,7 @@ class Transport:
         self.backoff = Backoff(options.max_retries)
         self._options = options
         self._clock = clock
+        self._addresses: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -165,20 +167,26 @@ class Transport:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         import aiohttp
 
-        options = self._options
-        timeout = aiohttp.ClientTimeout(
-            total=timeout_s, sock_connect=options.connect_timeout_s, sock_read=options.idle_timeout_s
-        )
-        address = URL(self.url).origin() / path[1:] if path.startswith("/") else f"{self.url}/{path}"
+        session = self._open_session()
+        timeout = session.timeout if timeout_s is None else self._timeout(timeout_s)
+        data = None if body is None else json.dumps(body).encode()
+        headers = None if body is None else _JSON_HEADERS
         try:
-            async with self._open_session().request(
-                method, address, json=body, timeout=timeout, allow_redirects=False
+            async with session.request(
+                method, self._address(path), data=data, headers=headers, timeout=timeout, allow_redirects=False
             ) as reply:
                 if reply.status != 200:
                     raise self.failures.of_status(reply.status, reply.headers, await _bounded(reply, _MAX_ERROR_BYTES))
                 yield reply
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise of_exception(error) from error
+
+    def _address(self, path: str) -> URL:
+        known = self._addresses.get(path)
+        if known is None:
+            known = URL(self.url).origin() / path[1:] if path.startswith("/") else URL(f"{self.url}/{path}")
+            self._addresses[path] = known
+        return known
 
     async def _json_of(self, reply: aiohttp.ClientResponse) -> Any:  # Any: JSON value
         text = await _bounded(reply, _MAX_REPLY_BYTES)
@@ -198,9 +206,17 @@ class Transport:
                 headers["Authorization"] = f"Bearer {self._options.key}"
             connector = aiohttp.TCPConnector(limit=self._options.max_connections)
             self._session = aiohttp.ClientSession(
-                connector=connector, headers=headers, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, headers=headers, timeout=self._timeout(), cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
+
+    def _timeout(self, total_s: float | None = None) -> aiohttp.ClientTimeout:
+        import aiohttp
+
+        options = self._options
+        return aiohttp.ClientTimeout(
+            total=total_s, sock_connect=options.connect_timeout_s, sock_read=options.idle_timeout_s
+        )
 
 
 async def _bounded(reply: aiohttp.ClientResponse, limit_bytes: int) -> str:
@@ -239,6 +255,8 @@ async def _read_end(content: aiohttp.StreamReader) -> None:
     """Reads what follows the last event, which should be nothing, so that the connection can be used again."""
     import aiohttp
 
+    if content.at_eof():
+        return
     with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
         async with asyncio.timeout(_END_S):
             while not content.at_eof():

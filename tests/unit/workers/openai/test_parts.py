@@ -69,10 +69,11 @@ def _event(text: str, index: int = 0) -> bytes:
 
 @pytest.mark.parametrize("last", [b"{nonsense", b'{"error": {"message": "out of memory"}}', b"7", b"{}, {}", b"\xff"])
 def test_chunks_before_a_bad_one_are_read(last: bytes) -> None:
-    chunks = parse_chunks([_event("a"), _event("b"), last, _event("late")])
-    assert [next(chunks).choices[0].text for _ in range(2)] == ["a", "b"]
-    with pytest.raises((MalformedStream, ServerReportedError)):
-        next(chunks)
+    chunks, read = parse_chunks([_event("a"), _event("b"), last, _event("late")]), ""
+    with pytest.raises((MalformedStream, ServerReportedError)):  # noqa: PT012  # how many chunks there are is left open
+        while True:
+            read += next(chunks).choices[0].text
+    assert read == "ab"
 
 
 def test_half_a_character_does_not_keep_the_other_chunks_from_being_read() -> None:
@@ -80,12 +81,22 @@ def test_half_a_character_does_not_keep_the_other_chunks_from_being_read() -> No
     assert [choice.text for chunk in parse_chunks(events) for choice in chunk.choices] == ["a", "b\ud83d", "c"]
 
 
+def test_chunks_that_bring_nothing_but_text_become_one_up_to_one_that_says_more() -> None:
+    last = b'{"choices": [{"index": 1, "delta": {"content": "y"}, "finish_reason": "stop"}]}'
+    events = [_event("a"), _event("x", 1), _event("b"), last, _event("c")]
+    said = [[(each.place, each.pieces, each.finish_reason) for each in chunk.choices] for chunk in parse_chunks(events)]
+    assert said == [[(0, ["a", "b"], None), (1, ["x"], None)], [(1, ("y",), "stop")], [(0, ["c"], None)]]
+
+
+@pytest.mark.parametrize("size", [1, 8, 40])
 @pytest.mark.parametrize(("most_unread", "wanted"), [(32, [16, 16, 8]), (12, [6] * 6 + [4]), (1, [1] * 40)])
-def test_what_comes_together_leaves_in_few_deltas_that_hold_their_own_text(most_unread: int, wanted: list[int]) -> None:
+def test_what_comes_together_leaves_in_few_deltas_that_hold_their_own_text(
+    most_unread: int, wanted: list[int], size: int
+) -> None:
     request = replace(request_for(), max_unread_tokens=most_unread)
     sample = RemoteSample(0, SampleSpec(0, 99), request)
-    for number in range(40):
-        sample.take(ChoiceChunk(0, f"{number} "))
+    for start in range(0, 40, size):
+        sample.take(ChoiceChunk(0, [f"{number} " for number in range(start, start + size)]))
     deltas = sample.deltas()
     assert [delta.num_tokens for delta in deltas] == wanted
     assert [len(delta.text.split()) for delta in deltas] == wanted
