@@ -28,6 +28,7 @@ class LlamaCppSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    num_gpu_layers: int | None = Field(None, ge=-1, description="Layers kept on the GPU; -1 for all, none by default")
     num_threads: int | None = Field(None, ge=1, description="Threads for decoding; cores - 1 by default")
     context_cells: int | None = Field(None, ge=256, description="Cells of the KV cache")
     max_sequences: int | None = Field(None, ge=1, le=256, description="Sequences decoded at once")

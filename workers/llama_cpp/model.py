@@ -12,7 +12,7 @@ from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import Message, Prompt
 from orchestrator.errors import InvalidRequest
 from orchestrator.workers.llama_cpp.binding import ModelHandle
-from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
+from orchestrator.workers.llama_cpp.template import ChatTemplate, encode_parts
 
 _ATTR_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
 _ATTR_USER_DEFINED = 1 << 4  # LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -165,30 +165,10 @@ class Model:
 
     def _encoded_conversation(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         vocabulary = self.vocabulary
-        ids = self._encode_parts(self.template.render(messages)) if messages else []
+        ids = encode_parts(vocabulary, self.template.render(messages)) if messages else []
         if vocabulary.adds_bos and ids[:1] != [vocabulary.bos]:
             ids.insert(0, vocabulary.bos)
         return tuple(ids)
-
-    def _encode_parts(self, parts: Sequence[Part]) -> list[int]:
-        """Encodes a rendered conversation so that no message can contribute a special token.
-
-        The text is encoded as a whole, as the model was trained, unless a message spells a special token or the whole
-        holds other special tokens than the template's own parts; then part by part, messages as plain text.
-        """
-        vocabulary = self.vocabulary
-        if not any(special in part.text for part in parts if part.is_message for special in vocabulary.special_texts):
-            whole = vocabulary.encode("".join(part.text for part in parts), parses_special=True)
-            own = [
-                token
-                for part in parts
-                if not part.is_message
-                for token in vocabulary.encode(part.text, parses_special=True)
-                if token in vocabulary.special_ids
-            ]
-            if [token for token in whole if token in vocabulary.special_ids] == own:
-                return whole
-        return [token for part in parts for token in vocabulary.encode(part.text, parses_special=not part.is_message)]
 
     def free(self) -> None:
         """Frees the weights."""

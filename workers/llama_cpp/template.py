@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol
 
 from orchestrator.engine import Message
 from orchestrator.errors import InvalidRequest, MissingDependency
@@ -26,6 +26,37 @@ class Part(NamedTuple):
 
     text: str
     is_message: bool
+
+
+class Encodes(Protocol):
+    """A vocabulary that can tell special tokens from text that looks like them."""
+
+    special_texts: tuple[str, ...]
+    special_ids: frozenset[int]
+
+    def encode(self, text: str, *, parses_special: bool = False) -> list[int]:
+        """Ids of a text."""
+        ...
+
+
+def encode_parts(vocabulary: Encodes, parts: Sequence[Part]) -> list[int]:
+    """Encodes a rendered conversation so that no message can contribute a special token.
+
+    The text is encoded as a whole, as the model was trained, unless a message spells a special token or the whole
+    holds other special tokens than the template's own parts; then part by part, messages as plain text.
+    """
+    if not any(special in part.text for part in parts if part.is_message for special in vocabulary.special_texts):
+        whole = vocabulary.encode("".join(part.text for part in parts), parses_special=True)
+        own = [
+            token
+            for part in parts
+            if not part.is_message
+            for token in vocabulary.encode(part.text, parses_special=True)
+            if token in vocabulary.special_ids
+        ]
+        if [token for token in whole if token in vocabulary.special_ids] == own:
+            return whole
+    return [token for part in parts for token in vocabulary.encode(part.text, parses_special=not part.is_message)]
 
 
 class ChatTemplate:
@@ -49,7 +80,7 @@ class ChatTemplate:
             InvalidRequest: The template refuses these messages.
         """
         if self._template is None:
-            return _plain(messages)
+            return plain(messages)
         nonce = secrets.token_hex(8)
         marks = [f"\ue000{nonce}:{index}\ue001" for index in range(len(messages))]
         text = self._rendered(self._template, messages, marks)
@@ -58,7 +89,7 @@ class ChatTemplate:
             marks = [mark for mark, is_kept in zip(marks, kept, strict=True) if is_kept]
             messages = [message for message, is_kept in zip(messages, kept, strict=True) if is_kept]
         contents = {mark: message.content for mark, message in zip(marks, messages, strict=True)}
-        return _cut(text, contents)
+        return cut(text, contents)
 
     def _rendered(self, template: Template, messages: Sequence[Message], contents: Sequence[str]) -> str:
         from jinja2 import TemplateError
@@ -81,23 +112,25 @@ class ChatTemplate:
             ) from error
 
 
-def _cut(text: str, contents: dict[str, str]) -> list[Part]:
+def cut(text: str, contents: Mapping[str, str]) -> list[Part]:
+    """A rendered text in pieces, each placeholder in it replaced by the content it stands for."""
     parts = [Part(text, is_message=False)]
     for mark, content in contents.items():
-        cut: list[Part] = []
+        pieces: list[Part] = []
         for part in parts:
             if part.is_message or mark not in part.text:
-                cut.append(part)
+                pieces.append(part)
                 continue
             for number, piece in enumerate(part.text.split(mark)):
                 if number:
-                    cut.append(Part(content, is_message=True))
-                cut.append(Part(piece, is_message=False))
-        parts = cut
+                    pieces.append(Part(content, is_message=True))
+                pieces.append(Part(piece, is_message=False))
+        parts = pieces
     return [part for part in parts if part.text]
 
 
-def _plain(messages: Sequence[Message]) -> list[Part]:
+def plain(messages: Sequence[Message]) -> list[Part]:
+    """A layout with one heading per turn, for models without a template."""
     parts: list[Part] = []
     for message in messages:
         parts += [
