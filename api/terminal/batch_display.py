@@ -12,6 +12,7 @@ from orchestrator.api.terminal.batch import Tally
 from orchestrator.api.terminal.display import repeating
 
 _REFRESH_S = 0.2
+_BAR_WIDTH = 16
 _LINE_EVERY_S = 10.0
 
 
@@ -27,7 +28,7 @@ async def showing_tally(tally: Tally, *, is_quiet: bool) -> AsyncIterator[None]:
         started_at = time.monotonic()
 
         def show() -> None:
-            words = f"{tally.num_done} of {tally.num_problems} problems{_accuracy(tally)}"
+            words = f"{tally.num_done} of {tally.num_problems} problems{_accuracy(tally)} · {_spent(tally)}"
             print(f"{words} · {wording.seconds(time.monotonic() - started_at)}", file=sys.stderr, flush=True)
 
         async with repeating(show, every_s=_LINE_EVERY_S):
@@ -47,21 +48,26 @@ async def _bar(tally: Tally) -> AsyncIterator[None]:
     )
 
     progress = Progress(
-        TextColumn("problems"),
-        BarColumn(),
+        BarColumn(bar_width=_BAR_WIDTH),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left:"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[accuracy]}"),
+        TextColumn("{task.fields[words]}"),
         console=Console(stderr=True),
         auto_refresh=False,
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # results that go to a file must not be taken for the terminal's
     )
-    task = progress.add_task("", total=tally.num_problems, completed=tally.num_skipped, accuracy="")
+    task = progress.add_task("", total=tally.num_problems or None, completed=tally.num_skipped, words="")
 
     def show() -> None:
-        progress.update(task, completed=tally.num_done, accuracy=_accuracy(tally).lstrip(" ·"), refresh=True)
+        words = f"{tally.output_tokens:,} tokens"
+        if tally.usd:
+            words += f" · {wording.dollars(tally.usd)}"
+        if tally.accuracy is not None:
+            words += f" · {tally.accuracy:.1%} right".replace("%", " %")
+        progress.update(task, total=tally.num_problems or None, completed=tally.num_done, words=words, refresh=True)
 
     with progress:
         async with repeating(show, every_s=_REFRESH_S):
@@ -80,10 +86,12 @@ def summary(tally: Tally) -> str:
         words += f", {tally.num_problems - tally.num_done} not done"
     if tally.num_skipped:
         words += f" ({tally.num_skipped} from an earlier run)"
+    return f"{words}{_accuracy(tally)} · {_spent(tally)}"
+
+
+def _spent(tally: Tally) -> str:
     spent = f"{tally.output_tokens:,} output tokens"
-    if tally.usd:
-        spent += f", {wording.dollars(tally.usd)}"
-    return f"{words}{_accuracy(tally)} · {spent}"
+    return f"{spent}, {wording.dollars(tally.usd)}" if tally.usd else spent
 
 
 def _accuracy(tally: Tally) -> str:
