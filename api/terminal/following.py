@@ -18,8 +18,10 @@ PATIENCE_S = 60.0
 """A cluster may be unreachable for so long."""
 
 _ASK_EVERY_S = 2.0
-_SILENT_S = 20.0
-_MAX_READINGS_OF_THE_END = 3
+_PAUSE_S = 0.3
+_SILENT_S = 5.0
+"""The log of a job that is over has been sent when nothing has come for so long."""
+_MAX_BROKEN = 3
 _SHOWN_LINES = 8
 _MAX_LINE = 400
 
@@ -126,20 +128,31 @@ class Follower:
             StoreFailed: A result could not be written here.
             ServiceFailed: The cluster could not be reached for longer than the patience.
         """
-        num_readings_of_the_end = 0
+        num_broken = 0
         while True:
+            is_read = self._has_all or await self._try_to_read()
             state = await self._state()
-            num_readings_of_the_end += state.is_over
-            try:
-                await self._read()
-            except* ServiceFailed as lost:
-                if any(not error.is_retryable for error in _leaves(lost)):
-                    raise
-            has_all = self._is_complete or self._error is not None
-            if state.is_over and (has_all or num_readings_of_the_end >= _MAX_READINGS_OF_THE_END):
-                return Ending(state, self._is_complete, self._error, tuple(self._lines))
-            if not state.is_over and not has_all:
-                await asyncio.sleep(_ASK_EVERY_S / 2)
+            if state.is_over:
+                num_broken += not is_read
+                if self._has_all or is_read or num_broken >= _MAX_BROKEN:
+                    return Ending(state, self._is_complete, self._error, tuple(self._lines))
+            await asyncio.sleep(_PAUSE_S)
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether the job has said its last word."""
+        return self._is_complete or self._error is not None
+
+    async def _try_to_read(self) -> bool:
+        """Reads the log; gives whether that went on to its end."""
+        is_read = False
+        try:
+            await self._read()
+            is_read = True
+        except* ServiceFailed as lost:
+            if any(not error.is_retryable for error in _leaves(lost)):
+                raise
+        return is_read
 
     async def _read(self) -> None:
         """Reads the log from its beginning, past what was taken before, for as long as it lasts."""
@@ -159,6 +172,8 @@ class Follower:
                 if number > self._num_taken:
                     self._take(item)
                     self._num_taken = number
+            if self._has_all:  # the job server would wait for more
+                return
 
     async def _watch(self, reading: asyncio.Task[None]) -> None:
         """Asks how the job stands while its log is read, which has no time limit of its own."""

@@ -288,10 +288,18 @@ class RayJobs:
         return [str(job["submission_id"]) for job in jobs if job.get("submission_id")][-_MAX_LISTED:]
 
     def _lost(self, error: BaseException) -> ServiceFailed:
-        reason = str(error) or type(error).__name__
+        import aiohttp
+
+        if isinstance(error, aiohttp.ClientResponseError | aiohttp.InvalidURL):
+            reason = "it does not speak HTTP"
+        elif isinstance(error, TimeoutError):
+            reason = "no answer in time"
+        else:
+            found = getattr(error, "os_error", None) or error
+            reason = getattr(found, "strerror", None) or str(found) or type(found).__name__
         return ServiceFailed(
-            f"no Ray job server answers at {self.address} ({reason[:_MAX_EXCERPT]}); is the cluster up, and is that "
-            "the address of its dashboard (port 8265 unless it says otherwise)?"
+            f"no Ray job server answers at {self.address} ({_line(reason)}); is the cluster up, and is that the "
+            "address of its dashboard (port 8265 unless it says otherwise)?"
         )
 
     def _foreign(self, status: int, text: str) -> ServiceFailed:
@@ -336,9 +344,8 @@ def token_of(env: Mapping[str, str]) -> str | None:
 
 
 def _address(given: str) -> str:
-    text = given.strip().rstrip("/")
-    if "://" not in text:
-        text = f"http://{text}"
+    text = given.strip()
+    text = (text if "://" in text else f"http://{text}").rstrip("/")
     try:
         parts = urlsplit(text)
         is_usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
