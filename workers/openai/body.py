@@ -63,6 +63,11 @@ class BodyMaker:
         """Where bodies are posted, below ``base_url``."""
         return "completions" if self._options.api == "completions" else "chat/completions"
 
+    @property
+    def sends_stop(self) -> bool:
+        """Whether the server watches for stop strings itself."""
+        return self._dialect.keeps_stop
+
     def check(self, request: GenerateRequest) -> None:
         """Refuses what this server cannot do.
 
@@ -104,7 +109,7 @@ class BodyMaker:
         body |= self._structure(request)
         if request.tools is not None:
             body |= _offer(request.tools)
-        if self._dialect.keeps_stop and request.stop:
+        if self.sends_stop and request.stop:
             body |= {"stop": list(request.stop), "include_stop_str_in_output": True}
         if self._dialect.has_cache_salt and request.cache_salt:
             body["cache_salt"] = request.cache_salt

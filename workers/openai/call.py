@@ -92,8 +92,10 @@ class Call:
 
     async def _stream(self) -> None:
         body = self._maker.body(self._request, self._samples, max_tokens=self._max_tokens)
+        may_cut = bool(self._request.monitors or (self._request.stop and not self._maker.sends_stop))
+        stream = self._transport.stream(self._maker.path, body, num_samples=len(self._samples), is_paced=not may_cut)
         try:
-            async with self._transport.stream(self._maker.path, body) as reads:
+            async with stream as reads:
                 async for events in reads:
                     await self._take(parse_chunks(events))
                     if all(sample.is_finished for sample in self._samples):

@@ -105,16 +105,20 @@ def parse_chunks(events: Sequence[bytes]) -> Iterator[Chunk]:
             yield parse_chunk(text_of(event))
         return
     texts: dict[int, list[str]] = {}
+    usage: Any = None  # JSON value
     for value, event in zip(values, events, strict=True):
-        if (only := _only_text(value)) is not None:
+        only = _only_text(value)
+        # The usage in a chunk may be its choice's own, so texts of several choices do not share one.
+        if texts and (only is None or ((usage or value.get("usage")) and texts.keys() != {only[0]})):
+            yield _of_texts(texts, usage)
+            texts, usage = {}, None
+        if only is None:
+            yield _chunk(value, event)
+        else:
             texts.setdefault(only[0], []).append(only[1])
-            continue
-        if texts:
-            yield _of_texts(texts)
-            texts = {}
-        yield _chunk(value, event)
+            usage = value.get("usage") or usage
     if texts:
-        yield _of_texts(texts)
+        yield _of_texts(texts, usage)
 
 
 def _only_text(value: Any) -> tuple[int, str] | None:  # Any: JSON value
@@ -124,17 +128,18 @@ def _only_text(value: Any) -> tuple[int, str] | None:  # Any: JSON value
         place, delta = choice["index"], choice["delta"]
         text = delta["content"]
         is_usual = len(delta) == 1 and type(place) is int and type(text) is str and text
-        if is_usual and not (
-            choice.get("finish_reason") or choice.get("logprobs") or value.get("usage") or value.get("error")
-        ):
+        if is_usual and not (choice.get("finish_reason") or choice.get("logprobs") or value.get("error")):
             return place, text
     except (AttributeError, KeyError, TypeError, ValueError):
         pass
     return None
 
 
-def _of_texts(texts: Mapping[int, list[str]]) -> Chunk:
-    return Chunk([ChoiceChunk(place, pieces) for place, pieces in texts.items()])
+def _of_texts(texts: Mapping[int, list[str]], usage: Any) -> Chunk:  # Any: JSON value
+    try:
+        return Chunk([ChoiceChunk(place, pieces) for place, pieces in texts.items()], usage_of(usage))
+    except (TypeError, ValueError) as error:
+        raise MalformedStream(f"a chunk counts tokens as {excerpt(str(usage))}") from error
 
 
 def parse_chunk(data: str) -> Chunk:

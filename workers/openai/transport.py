@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from orchestrator.clock import Clock
 from orchestrator.errors import EngineFailed, MissingDependency
 from orchestrator.workers.openai.failures import Failures, PromptTooLong, UpstreamFailed, of_exception
 from orchestrator.workers.openai.options import OpenAIOptions
-from orchestrator.workers.openai.sse import EventReader, excerpt
+from orchestrator.workers.openai.reading import Pace, events_in
+from orchestrator.workers.openai.sse import excerpt
 
 if TYPE_CHECKING:
     import aiohttp
@@ -26,9 +27,6 @@ _MAX_ERROR_BYTES = 64 << 10
 _LONGEST_WAIT_S = 60.0
 _SHORT_TIMEOUT_S = 10.0
 _JSON_HEADERS = {"Content-Type": "application/json"}
-_DONE = b"[DONE]"
-_END_S = 0.05
-"""The end of a reply follows its last event at once; a server that is late loses the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ class Transport:
         self.backoff = Backoff(options.max_retries)
         self._options = options
         self._clock = clock
+        self._pace = Pace()
         self._addresses: dict[str, URL] = {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -113,16 +112,26 @@ class Transport:
         self,
         path: str,
         body: Mapping[str, Any],  # Any: JSON values
+        *,
+        num_samples: int,
+        is_paced: bool,
     ) -> AsyncIterator[AsyncIterator[list[bytes]]]:
         """The events of a streamed reply, up to ``[DONE]``, as many at once as have come; one attempt.
 
         Leaving the context closes the connection, unless the reply has been read to its end.
+
+        Args:
+            path: Below ``base_url``.
+            body: What is posted.
+            num_samples: How many it asks for.
+            is_paced: Whether what comes may lie unread for a moment, see `Pace`.
 
         Raises:
             UpstreamFailed: The reply is none, or no stream; the iterator raises it when the connection breaks.
             PromptTooLong: The server says so.
             MalformedStream: By the iterator.
         """
+        began_at = asyncio.get_running_loop().time()
         async with self._reply("POST", path, body) as reply:
             if reply.content_type != "text/event-stream":
                 text = await _bounded(reply, _MAX_ERROR_BYTES)
@@ -132,7 +141,11 @@ class Transport:
                     f"answers with {reply.content_type!r} where an event stream was asked for: {excerpt(text)}",
                     is_retryable=False,
                 )
-            yield _events_of(reply)
+            with self._pace.streaming(num_samples):
+                async with contextlib.aclosing(
+                    events_in(reply, self._pace if is_paced else None, began_at=began_at)
+                ) as events:
+                    yield events
 
     async def pause(self, attempt: int, error: UpstreamFailed) -> None:
         """Waits before another attempt.
@@ -226,38 +239,3 @@ async def _bounded(reply: aiohttp.ClientResponse, limit_bytes: int) -> str:
         parts.append(part)
         length += len(part)
     return b"".join(parts).decode("utf-8", "replace")
-
-
-async def _events_of(reply: aiohttp.ClientResponse) -> AsyncIterator[list[bytes]]:
-    import aiohttp
-
-    reader = EventReader()
-    try:
-        while part := await reply.content.readany():
-            if events := reader.feed(part):
-                place = _place_of_done(events) if _DONE in part else None
-                if place != 0:
-                    yield events[:place]
-                if place is not None:
-                    await _read_end(reply.content)
-                    return
-        if (events := reader.finish()) and _place_of_done(events) is None:
-            yield events
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise of_exception(error) from error
-
-
-def _place_of_done(events: Sequence[bytes]) -> int | None:
-    return next((place for place, event in enumerate(events) if event.strip() == _DONE), None)
-
-
-async def _read_end(content: aiohttp.StreamReader) -> None:
-    """Reads what follows the last event, which should be nothing, so that the connection can be used again."""
-    import aiohttp
-
-    if content.at_eof():
-        return
-    with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-        async with asyncio.timeout(_END_S):
-            while not content.at_eof():
-                await content.readany()

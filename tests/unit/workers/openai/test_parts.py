@@ -88,6 +88,21 @@ def test_chunks_that_bring_nothing_but_text_become_one_up_to_one_that_says_more(
     assert said == [[(0, ["a", "b"], None), (1, ["x"], None)], [(1, ("y",), "stop")], [(0, ["c"], None)]]
 
 
+def test_counts_that_may_be_a_choices_own_are_not_taken_for_anothers() -> None:
+    def counted(text: str, index: int, count: int | str) -> bytes:
+        usage = {"prompt_tokens": 5, "completion_tokens": count}
+        return json.dumps(json.loads(_event(text, index)) | {"usage": usage}).encode()
+
+    events = [_event("a"), _event("x", 1), counted("b", 0, 2), counted("c", 0, 3), counted("y", 1, 2)]
+    said = [
+        ([(each.place, each.text) for each in chunk.choices], chunk.usage and chunk.usage.completion_tokens)
+        for chunk in parse_chunks(events)
+    ]
+    assert said == [([(0, "a"), (1, "x")], None), ([(0, "bc")], 3), ([(1, "y")], 2)]
+    with pytest.raises(MalformedStream, match="counts tokens"):
+        next(parse_chunks([counted("a", 0, "many")]))
+
+
 @pytest.mark.parametrize("size", [1, 8, 40])
 @pytest.mark.parametrize(("most_unread", "wanted"), [(32, [16, 16, 8]), (12, [6] * 6 + [4]), (1, [1] * 40)])
 def test_what_comes_together_leaves_in_few_deltas_that_hold_their_own_text(
