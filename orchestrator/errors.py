@@ -13,6 +13,7 @@
     |   |-- TooLarge                the request has more bytes than are accepted
     |   |-- TooSlow                 the request did not arrive in time
     |   |-- TooManyRequests         asked too often, or too much is waiting; the error says when to ask again
+    |   |-- NoPlan                  no fleet serves that load within those objectives; the error says what would
     |   `-- JobConflict             the job is in a state that does not allow this
     `-- RunFailure                  the request was fine; carrying it out failed
         |-- BudgetExhausted         nothing more fits; thrown into a policy at its ``yield``
@@ -198,6 +199,20 @@ class JobConflict(CallerError):
     code = "job_conflict"
 
 
+class NoPlan(CallerError):
+    """No fleet serves that load within those objectives, on the GPUs that may be used.
+
+    Attributes:
+        reasons: Why, and what would; one sentence each.
+    """
+
+    code = "no_plan"
+
+    def __init__(self, message: str, *, reasons: list[str], **fields: object) -> None:
+        super().__init__(message, reasons=reasons, **fields)
+        self.reasons = reasons
+
+
 class Unauthorized(CallerError):
     """The service does not know who asks: no API key, or one that is not valid."""
 
@@ -369,6 +384,7 @@ MAPPINGS: dict[type[TtcError], Mapping] = {
     CapabilityMissing: Mapping(2, 422),
     MissingDependency: Mapping(3, 501),
     JobConflict: Mapping(4, 409),
+    NoPlan: Mapping(2, 422),
     Unauthorized: Mapping(2, 401),
     Forbidden: Mapping(2, 403),
     TooLarge: Mapping(2, 413),

@@ -1,6 +1,7 @@
 """How many requests of a kind one replica serves within the objectives.
 
-A replica that decodes b sequences at once, each of g = output - 1 further tokens, and computes prompts in between, serves
+A replica that decodes b sequences at once, each of g = output - 1 further tokens, and computes prompts in between,
+serves
 
     rate(b) = 1 / (prefill + g decode(b) / b)             requests per second (Little's law)
     tpot(b) = decode(b) + b prefill / g                   decoding waits while prompts are computed
@@ -46,7 +47,8 @@ class Capacity:
 
     Attributes:
         rates: Most requests per second that one replica serves within the objectives; 0 where it cannot.
-        batch: Sequences that it decodes at once, at that rate.
+        batch: Sequences that it works on at once, at that rate; the most there may be where nothing is decoded.
+        prompt_share: Share of its time that goes into prompts.
         limits: What limits it; where the rate is 0, what stands in the way.
         best_ttft_s: Of an otherwise idle replica, for the longest request.
         best_tpot_s: Of an otherwise idle replica.
@@ -55,6 +57,7 @@ class Capacity:
 
     rates: Numbers
     batch: Numbers
+    prompt_share: Numbers
     limits: tuple[Limit, ...]
     best_ttft_s: Numbers
     best_tpot_s: Numbers
@@ -98,9 +101,11 @@ def capacity(times: StepTimes, workload: Workload, objectives: Objectives) -> Ca
             limits.append(Limit.COMPUTE)
         else:
             limits.append(Limit.SEQUENCES if room[at] > times.assumed.max_sequences else Limit.MEMORY)
+    batch = np.where(model.decodes, model.batch(low, most), times.assumed.max_sequences)
     return Capacity(
         rates=np.where(can, found.rate, 0.0),
-        batch=np.where(can, model.batch(low, most), 0.0),
+        batch=np.where(can, batch, 0.0),
+        prompt_share=np.where(model.decodes, np.minimum(found.rate * model.prompt_s, 1.0), 1.0),
         limits=tuple(limits),
         best_ttft_s=np.where(fits, idle.ttft_s, np.inf),
         best_tpot_s=np.where(fits, idle.tpot_s, np.inf),
@@ -115,7 +120,7 @@ class _Model:
         self._times = times
         self._quantile = quantile
         new = workload.input_tokens - workload.cached_tokens
-        self._prefill_s = times.prefill_s(new, workload.cached_tokens)
+        self.prompt_s = times.prefill_s(new, workload.cached_tokens)
         chunk = times.assumed.chunk_tokens
         self._chunks = new / chunk
         self._longest_s = np.maximum(times.prefill_s(workload.longest_input), times.decode_s(1.0, 0.0))
@@ -132,11 +137,11 @@ class _Model:
         batch = self.batch(at, most)
         decode_s = self._times.decode_s(batch, self._context)
         further = np.maximum(self._further, 1e-9)
-        per_request_s = self._prefill_s + further * decode_s / np.maximum(batch, _FEWEST)
+        per_request_s = self.prompt_s + further * decode_s / np.maximum(batch, _FEWEST)
         idle_step_s = np.where(self.decodes, decode_s, self._times.assumed.step_s)
-        service_s = self._prefill_s + self._chunks * idle_step_s
+        service_s = self.prompt_s + self._chunks * idle_step_s
         rate = np.where(self.decodes, 1.0 / per_request_s, at * _ALMOST_ALL / service_s)
-        tpot_s = np.where(self.decodes, decode_s + batch * self._prefill_s / further, 0.0)
+        tpot_s = np.where(self.decodes, decode_s + batch * self.prompt_s / further, 0.0)
         busy = rate * service_s
         with np.errstate(divide="ignore", invalid="ignore"):
             tail = np.log(busy / (1.0 - self._quantile))

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Collection, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -80,7 +80,7 @@ class GpuType(_Part):
 class Cloud(_Part):
     """What a cluster file is written for."""
 
-    type: str = Field("aws", min_length=1)
+    type: Literal["aws", "gcp", "azure"] = "aws"
     region: str = ""
     head: str = "m5.xlarge"
     head_cpus: int = Field(4, ge=1, le=4096)

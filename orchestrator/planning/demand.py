@@ -122,37 +122,33 @@ class FanOut:
         return _stacked(parts, queries.name)
 
     def _step(self, queries: Workload, step: int, *, is_scored: bool, is_whole: bool = False) -> Workload:
-        """Requests of step ``step`` of all samples, for generating it or for scoring it (with what is before it)."""
+        """Requests of step ``step`` of all samples, for generating it or for scoring it (with what is before it).
+
+        What the first of a query's samples computes of the prompt, the others find in the cache.
+        """
         piece = queries.output_tokens / self.steps
         before = np.zeros(len(queries)) if is_whole else piece * step
         written = queries.output_tokens if is_whole else piece
-        longest_output = queries.longest_total - queries.longest_input - queries.cached_tokens
-        # What the query's first sample computes, its other samples find: the prompt once in `width` requests.
-        prompt_cached = queries.cached_tokens + (queries.input_tokens - queries.cached_tokens) * (1 - 1 / self.width)
-        if step == 0 or is_whole:
-            known = prompt_cached
-        else:
-            known = self.prefix_hits * (queries.input_tokens + before)
         inputs = queries.input_tokens + before + (written if is_scored else 0.0)
         outputs = np.ones(len(queries)) if is_scored else np.maximum(piece, 1.0)
         is_first = step == 0 or is_whole
-        longest_new = (
-            queries.longest_input if is_first else (1 - self.prefix_hits) * (queries.longest_input + before)
-        ) + (np.maximum(longest_output, written) if is_scored and is_whole else written if is_scored else 0.0)
+        if is_first:
+            known = queries.cached_tokens + (queries.input_tokens - queries.cached_tokens) * (1.0 - 1.0 / self.width)
+        else:
+            known = self.prefix_hits * (queries.input_tokens + before)
         known = np.clip(known, 0.0, inputs - 1.0)
-        own = before + written
+        stretch = queries.longest_total / (queries.input_tokens + queries.output_tokens)
+        longest_new = queries.longest_input + (stretch * written if is_scored else 0.0) if is_first else 0.0
         return Workload(
             rates=queries.rates * self.width,
             input_tokens=inputs,
             cached_tokens=known,
             output_tokens=outputs,
-            resident_tokens=queries.input_tokens / self.width + own,
-            longest_input=np.maximum(longest_new, inputs - known),
-            longest_total=np.maximum(queries.longest_total, inputs + outputs),
+            resident_tokens=queries.input_tokens / self.width + before + written,
+            longest_input=np.maximum(longest_new, stretch * (inputs - known)),
+            longest_total=stretch * (inputs + outputs),
             name=queries.name,
         )
-
-
 
 
 def _stacked(parts: list[Workload], name: str) -> Workload:

@@ -107,10 +107,6 @@ class Mix:
     gap: float
     seconds: float
 
-    def gpus(self) -> dict[str, int]:
-        """Rented, by type."""
-        return {}
-
 
 @dataclass(frozen=True, slots=True)
 class Infeasible:
@@ -166,7 +162,7 @@ class _Program:
         matrix = csr_array((values, (rows, columns)), shape=(len(self._low), len(self.cost)))
         found = milp(
             np.array(self.cost),
-            integrality=np.ones(len(self.cost)),
+            integrality=np.ones(len(self.cost), dtype=np.int64),
             bounds=Bounds(np.zeros(len(self.cost)), np.array(self.upper)),
             constraints=LinearConstraint(matrix, np.array(self._low), np.array(self._high)),
             options={"node_limit": node_limit, "mip_rel_gap": 1e-6},
@@ -191,13 +187,12 @@ def _add_role(program: _Program, role: str, load: RoleLoad) -> None:
     problem = program.problem
     for at in range(len(problem.kinds)):
         program.counts[role, at] = program.column()
-    for bucket, rate in enumerate(load.rates):
-        able = np.flatnonzero(load.capacities[:, bucket] > 0)
+    for bucket in range(len(load.rates)):
+        able = [at for at in range(len(problem.kinds)) if load.capacities[at, bucket] > 0]
         for at in able:
-            program.assigned[role, bucket, int(at)] = program.column(upper=problem.slices)
-        terms = [(program.assigned[role, bucket, int(at)], 1.0) for at in able]
+            program.assigned[role, bucket, at] = program.column(upper=problem.slices)
+        terms = [(program.assigned[role, bucket, at], 1.0) for at in able]
         program.row(terms, low=problem.slices, high=problem.slices)
-        del rate
     for at in range(len(problem.kinds)):
         terms = [(program.counts[role, at], -1.0)]
         for bucket, rate in enumerate(load.rates):

@@ -120,7 +120,9 @@ def read_trace(path: Path, *, limit: int | None = None) -> Trace:
             first = stream.readline(_MAX_LINE_CHARS)
             stream.seek(0)
             form = _MOONCAKE if first.lstrip().startswith("{") else _csv_format(path, first)
-            columns = _json_columns(path, stream, limit) if form is _MOONCAKE else _csv_columns(path, stream, form, limit)
+            columns = (
+                _json_columns(path, stream, limit) if form is _MOONCAKE else _csv_columns(path, stream, form, limit)
+            )
     except (OSError, ValueError, csv.Error) as error:
         if isinstance(error, InvalidRequest):
             raise
@@ -198,7 +200,8 @@ def _trace(path: Path, form: _Format, columns: _Columns) -> Trace:
         )
     lines = columns.lines
     seconds = _dates if form is _AZURE else _floats
-    times = _converted(path, form.time, columns.times, lines, seconds, "is no date and time" if form is _AZURE else "is no time")
+    complaint = "is no date and time" if form is _AZURE else "is no time"
+    times = _converted(path, form.time, columns.times, lines, convert=seconds, complaint=complaint)
     inputs = _tokens(path, form.inputs, columns.inputs, lines)
     outputs = _tokens(path, form.outputs, columns.outputs, lines)
     shared = _shared_tokens(columns.hashes, inputs)
@@ -212,7 +215,7 @@ def _trace(path: Path, form: _Format, columns: _Columns) -> Trace:
     notes = []
     if failed := int((~answered).sum()):
         notes.append(f"{failed:,} of {len(lines):,} requests were answered with 0 tokens and are left out")
-    times, inputs, outputs, shared = (values[answered] for values in (times, inputs, outputs, shared))
+    times, inputs, outputs, shared = times[answered], inputs[answered], outputs[answered], shared[answered]
     if back := int((np.diff(times) < 0).sum()):
         notes.append(f"{back:,} requests are earlier than the line before; the trace was sorted by time")
         order = np.argsort(times, kind="stable")
@@ -223,7 +226,7 @@ def _trace(path: Path, form: _Format, columns: _Columns) -> Trace:
 
 
 def _tokens(path: Path, column: str, values: list[Any], lines: list[int]) -> Counts:
-    numbers = _converted(path, column, values, lines, _floats, "is no number of tokens")
+    numbers = _converted(path, column, values, lines, convert=_floats, complaint="is no number of tokens")
     bad = np.flatnonzero((numbers < 0) | (numbers > MAX_TOKENS) | (numbers != np.floor(numbers)))
     if bad.size:
         at = int(bad[0])
@@ -236,6 +239,7 @@ def _converted(
     column: str,
     values: list[Any],
     lines: list[int],
+    *,
     convert: Callable[[list[Any]], Numbers],
     complaint: str,
 ) -> Numbers:
@@ -268,8 +272,8 @@ def _dates(values: list[str]) -> Numbers:
     texts = np.array([value.strip().removesuffix("Z").removesuffix("+00:00") for value in values])
     moments = texts.astype("datetime64[ns]")
     if np.isnat(moments).any():
-        return np.where(np.isnat(moments), np.nan, moments.astype(np.int64) / 1e9)
-    return (moments - moments[0]).astype(np.float64) / 1e9
+        return np.where(np.isnat(moments), np.nan, 0.0)
+    return np.asarray((moments - moments[0]).astype(np.float64) / 1e9)
 
 
 def _shared_tokens(hashes: list[Sequence[int]], inputs: Counts) -> Counts:

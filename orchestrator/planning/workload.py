@@ -6,7 +6,8 @@ held at its longest request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ Numbers = NDArray[np.float64]
 
 INPUT_EDGES = (1, 25, 100, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 128_000)
 OUTPUT_EDGES = (1, 25, 100, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
-"""Where buckets begin, in tokens: those of Melange up to 32,000 (Griggs et al., 2024, section 5), doubled from there."""
+"""Where buckets begin, in tokens; each is two to four times as wide as the one before (compare Melange's)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,10 +108,26 @@ class Workload:
         """The same at ``factor`` times the rate."""
         return replace(self, rates=self.rates * factor)
 
+    def within(self, context: int) -> Workload:
+        """Without rows whose longest request has more than ``context`` tokens.
+
+        Raises:
+            InvalidRequest: None is left.
+        """
+        kept = self.longest_total <= context
+        if not kept.any():
+            raise InvalidRequest(
+                f"all requests of {self.name!r} are longer than {context:,} tokens; choose a model that reads more",
+                field="context",
+                value=context,
+            )
+        columns = {column.name: getattr(self, column.name) for column in fields(self) if column.name != "name"}
+        return replace(self, **{name: values[kept] for name, values in columns.items()})
+
     def merged(self) -> Workload:
         """One row for each bucket of similar sizes: means weighted by rate, and the longest of each."""
         found, place = np.unique(self._keys(), return_inverse=True)
-        rates = np.bincount(place, weights=self.rates)
+        rates: Numbers = np.bincount(place, weights=self.rates).astype(np.float64)
 
         def mean(values: Numbers) -> Numbers:
             return np.bincount(place, weights=values * self.rates) / rates
@@ -146,6 +163,12 @@ def _range(edges: tuple[int, ...], place: int) -> str:
     return f"{edges[place]}-{edges[place + 1] - 1}" if place + 1 < len(edges) else f"{edges[place]}+"
 
 
+_NUMBER = r"(\d{1,12}(?:\.\d{1,12})?)"
+_LENGTHS = re.compile(rf"{_NUMBER}|mean={_NUMBER}(?:,cv={_NUMBER})?")
+_MOST_TOKENS = 1_000_000
+_MOST_SPREAD = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Lengths:
     """Lognormal lengths; one length if there is no spread.
@@ -165,18 +188,16 @@ class Lengths:
         Raises:
             InvalidRequest: It is neither.
         """
-        try:
-            if "=" not in text:
-                return cls(_in_range(float(text), 1, 1e6))
-            parts = dict(part.split("=", 1) for part in text.split(","))
-            lengths = cls(_in_range(float(parts.pop("mean")), 1, 1e6), _in_range(float(parts.pop("cv", "0")), 0, 10))
-            if parts:
-                raise ValueError(text)
-        except (ValueError, KeyError):
+        found = _LENGTHS.fullmatch(text.strip())
+        mean, cv = (float(found[1] or found[2]), float(found[3] or 0)) if found else (0.0, 0.0)
+        if not 1 <= mean <= _MOST_TOKENS or not 0 <= cv <= _MOST_SPREAD:
             raise InvalidRequest(
-                f"{field} must be tokens such as 512, or mean=512,cv=0.6, not {text!r}", field=field, value=text
-            ) from None
-        return lengths
+                f"{field} must be tokens such as 512, or mean=512,cv=0.6 (up to {_MOST_TOKENS:,} tokens, a cv up to "
+                f"{_MOST_SPREAD}), not {text!r}",
+                field=field,
+                value=text,
+            )
+        return cls(mean, cv)
 
     def sample(self, count: int, *, phase: float) -> Numbers:
         """``count`` lengths at evenly spaced quantiles, shuffled by ``phase`` so that two of them are independent."""
@@ -187,7 +208,7 @@ class Lengths:
         quantiles = (_order(count, phase) + 0.5) / count
         sigma2 = np.log1p(self.cv**2)
         lengths = np.exp(np.log(self.mean) - sigma2 / 2 + np.sqrt(sigma2) * ndtri(quantiles))
-        return np.maximum(np.round(lengths), 1.0)
+        return np.asarray(np.maximum(np.round(lengths), 1.0), dtype=np.float64)
 
 
 def _order(count: int, phase: float) -> NDArray[np.int64]:
@@ -195,18 +216,12 @@ def _order(count: int, phase: float) -> NDArray[np.int64]:
     return np.argsort((np.arange(count) * phase) % 1.0, kind="stable")
 
 
-def _in_range(value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise ValueError(value)
-    return value
-
-
 _SAMPLES = 4096
 _PHASES = (0.6180339887498949, 0.4142135623730951)  # golden ratio and square root of 2, less 1: nothing in step
 
 
 def described(inputs: Lengths, outputs: Lengths, *, rate: float, name: str = "described") -> Workload:
-    """Requests with these lengths, independent of each other.
+    """Requests with these lengths, independent of each other; one row each.
 
     Raises:
         InvalidRequest: The rate is not above 0.
@@ -215,7 +230,7 @@ def described(inputs: Lengths, outputs: Lengths, *, rate: float, name: str = "de
     first, second = _PHASES
     return Workload.of_lengths(
         inputs.sample(_SAMPLES, phase=first), outputs.sample(_SAMPLES, phase=second), rate=rate, name=name
-    ).merged()
+    )
 
 
 def of_trace(
@@ -227,7 +242,7 @@ def of_trace(
     busy: float = 0.95,
     prefix_hits: float = 0.0,
 ) -> Workload:
-    """Requests with the lengths of a trace.
+    """Requests with the lengths of a trace, one row each.
 
     Args:
         trace: The trace.
@@ -257,7 +272,7 @@ def of_trace(
     inputs = trace.input_tokens.astype(np.float64)
     outputs = trace.output_tokens.astype(np.float64)
     cached = np.floor(prefix_hits * trace.shared_tokens)
-    return Workload.of_lengths(inputs, outputs, rate=rate * scale, cached=cached, name=trace.name).merged()
+    return Workload.of_lengths(inputs, outputs, rate=rate * scale, cached=cached, name=trace.name)
 
 
 def _check_rate(rate: float) -> None:
