@@ -125,6 +125,9 @@ class RaySettings(BaseModel):
 
     address: str = Field("", description="HOST:PORT or auto; by default RAY_ADDRESS, or the Ray of this machine")
     namespace: str = Field("ttc", min_length=1, max_length=63, description="That of the fleet on the cluster")
+    isolated: bool = Field(
+        True, description="Join the cluster in a process of its own: one that loses its cluster is ended by Ray"
+    )
     open_s: float = Field(600.0, gt=0, description="A model may take so long until its first replica is ready")
     wait_s: float = Field(600.0, gt=0, description="A request waits so long for a replica, if it has no deadline")
 

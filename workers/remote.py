@@ -148,4 +148,4 @@ def with_abilities(base: type[RemoteEngine], abilities: frozenset[str]) -> Any: 
     if not abilities:
         return base
     bases = (*(_BY_ABILITY[name] for name in sorted(abilities)), base)
-    return type(base.__name__, bases, {"__doc__": base.__doc__})
+    return type(base.__name__, bases, {"__doc__": base.__doc__, "__module__": base.__module__})

@@ -16,7 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from orchestrator.config import LlamaCppSettings, OpenAISettings, Settings
+from pydantic import BaseModel
+
+from orchestrator.config import Settings
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidRequest
 from orchestrator.isolation_child import die_with
@@ -102,8 +104,12 @@ async def _opened(opener: str, target: str, settings: Settings) -> Engine:
 
 def _settings(given: dict[str, Any]) -> Settings:  # Any: JSON values
     """As the parent has them; no variable and no file is read here."""
-    nested = {"llama_cpp": LlamaCppSettings, "openai": OpenAISettings}
-    values = {name: nested[name](**value) if name in nested else value for name, value in given.items()}
+    kinds = {name: field.annotation for name, field in Settings.model_fields.items()}
+    values = dict(given)
+    for name, value in given.items():
+        kind = kinds.get(name)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            values[name] = kind(**value)
     for name in ("cache_dir", "catalogue"):
         if values.get(name) is not None:
             values[name] = Path(values[name])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from orchestrator.config import Settings, read_settings
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidRequest
@@ -39,6 +41,7 @@ async def open_engine(
     settings: Settings | None = None,
     opener: str | None = None,
     pacing: Pacing | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> HostedEngine:
     """Starts a process that hosts an engine.
 
@@ -48,6 +51,7 @@ async def open_engine(
         opener: ``module:function`` with the signature of an engine's entry point, to use instead of the registered one.
             The host imports it with the search path of this process.
         pacing: How long things may take.
+        variables: More of the environment that the host inherits.
 
     Raises:
         TtcError: What opening the engine raises.
@@ -65,7 +69,7 @@ async def open_engine(
             opener=opener or _BY_NAME,
             target=model,
             settings=host_settings(settings, engine),
-            environment=host_environment(settings),
+            environment={**host_environment(settings), **(variables or {})},
             pacing=pacing,
         )
 

@@ -1,11 +1,77 @@
-"""Entry point of ``ray:NAME``: model NAME of the fleet that runs on a cluster."""
+"""Entry point of ``ray:NAME``: model NAME of the fleet that runs on a cluster.
+
+A process that is in a Ray cluster is ended by Ray when it loses the cluster (its control store does not answer for a
+minute, or the machine's own Ray ends). No service may end like that, so another process is in the cluster for it: the
+engine is hosted, as `orchestrator.workers.hosted` hosts any, and what that one's death means is known there.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+
 from orchestrator.config import Settings
 from orchestrator.engine import Engine
+from orchestrator.errors import InvalidRequest
+from orchestrator.workers.hosted.opening import open_engine as open_hosted_engine
+from orchestrator.workers.hosted.pacing import Pacing
+
+_HERE = f"{__name__}:open_here"
+_BEGINNING_S = 60.0
 
 
 async def open_ray(target: str, settings: Settings) -> Engine:
-    """Model ``target`` of the fleet that runs on the configured cluster."""
-    raise NotImplementedError
+    """Model ``target`` of the fleet that runs on the configured cluster.
+
+    Raises:
+        MissingDependency: Ray is not installed.
+        ServiceFailed: The cluster cannot be reached, or no fleet runs there.
+        UnknownName: It has no such model.
+        EngineFailed: No replica is ready in time.
+    """
+    from orchestrator.workers.ray.local import require_ray
+
+    require_ray()
+    _checked(target)
+    if not settings.ray.isolated:
+        return await open_here(target, settings)
+    from orchestrator.workers.ray.cluster import address_of
+
+    located = settings.ray.model_copy(update={"address": address_of(settings.ray)})
+    return await open_hosted_engine(
+        target,
+        settings=settings.model_copy(update={"ray": located}),
+        opener=_HERE,
+        pacing=Pacing(start_s=settings.ray.open_s + _BEGINNING_S),
+        variables={name: value for name, value in os.environ.items() if name.startswith("RAY_")},
+    )
+
+
+async def open_here(target: str, settings: Settings) -> Engine:
+    """As `open_ray`, with this process in the cluster.
+
+    Raises:
+        TtcError: As `open_ray`.
+    """
+    from orchestrator.workers.ray.cluster import MEMBERSHIP, handle_of
+
+    _checked(target)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    await MEMBERSHIP.join(settings.ray)
+    try:
+        from orchestrator.workers.ray.engine import open_engine
+
+        handle, application = await handle_of(target, settings.ray)
+        return await open_engine(target, handle, application=application, settings=settings.ray)
+    except BaseException:
+        await MEMBERSHIP.leave()
+        raise
+
+
+def _checked(target: str) -> None:
+    if not target:
+        raise InvalidRequest(
+            "write ray:NAME, where NAME is a model of the fleet that runs on the cluster; see: ttc fleet status",
+            field="model",
+            value=target,
+        )

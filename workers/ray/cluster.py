@@ -1,0 +1,107 @@
+"""This process's place in a Ray cluster: joined by the first engine that needs it, left by the last."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import warnings
+from contextlib import ExitStack
+from typing import Any
+
+from orchestrator.config import RaySettings
+from orchestrator.errors import InvalidRequest, ServiceFailed, UnknownName
+from orchestrator.workers.ray.deployment import DEPLOYMENT, application_name, host_of
+from orchestrator.workers.ray.joining import joined
+
+
+def address_of(settings: RaySettings) -> str:
+    """Where the cluster is: as configured, else what ``RAY_ADDRESS`` says, else where this process is, else here."""
+    if given := settings.address or os.environ.get("RAY_ADDRESS", ""):
+        return given
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        return str(ray.get_runtime_context().gcs_address)
+    return "auto"
+
+
+class Membership:
+    """A process is in one cluster at a time; Ray itself keeps that for the process, so this does, too."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()  # invariant: nobody joins or leaves while another does
+        self._stack: ExitStack | None = None
+        self._address = ""
+        self._num_users = 0
+
+    async def join(self, settings: RaySettings) -> None:
+        """Joins, or notes another user.
+
+        Raises:
+            InvalidRequest: The process is in another cluster.
+            MissingDependency, ServiceFailed: As `joined`.
+        """
+        address = address_of(settings)
+        async with self._turn:
+            if self._stack is not None and address != self._address:
+                raise InvalidRequest(
+                    f"this process is in the Ray cluster at {self._address} and cannot be in another at the same time",
+                    field="ray.address",
+                    value=address,
+                )
+            if self._stack is None:
+                stack = ExitStack()
+                await asyncio.to_thread(stack.enter_context, joined(address, namespace=settings.namespace))
+                self._stack, self._address = stack, address
+            self._num_users += 1
+
+    async def leave(self) -> None:
+        """The last one that leaves leaves for the process."""
+        async with self._turn:
+            self._num_users -= 1
+            if self._num_users == 0 and self._stack is not None:
+                stack, self._stack = self._stack, None
+                await asyncio.to_thread(stack.close)
+
+
+MEMBERSHIP = Membership()
+"""Of this process."""
+
+
+async def handle_of(name: str, settings: RaySettings) -> tuple[Any, str]:  # Any: Serve's DeploymentHandle
+    """The handle for a model, or for the one it is placed with, and the application.
+
+    Raises:
+        UnknownName: No such model runs on the cluster.
+        ServiceFailed: No fleet runs there.
+    """
+    return await asyncio.to_thread(_handle_of, name, settings.namespace)
+
+
+def _handle_of(name: str, namespace: str) -> tuple[Any, str]:  # Any: as above
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Serve declares its settings in a way that pydantic deprecates
+        from ray import serve
+        from ray.serve.exceptions import RayServeException
+    beginning = application_name("", namespace=namespace)
+    try:
+        names = {app.removeprefix(beginning) for app in serve.status().applications if app.startswith(beginning)}
+    except RayServeException:
+        names = set()
+    if not names:
+        raise ServiceFailed(
+            f"no fleet runs in the cluster's namespace {namespace!r}; start it: ttc fleet up", status=None
+        )
+    host = name if name in names else _host_of(name, namespace)
+    if host not in names:
+        raise UnknownName(kind="model", name=name, known=names, hint="see: ttc fleet status")
+    application = application_name(host, namespace=namespace)
+    return serve.get_deployment_handle(DEPLOYMENT, application), application
+
+
+def _host_of(name: str, namespace: str) -> str:
+    """The model that another one is placed with, as the fleet was deployed."""
+    from orchestrator.workers.ray.fleet import DeployedFleet
+
+    fleet = DeployedFleet(namespace).deployed()
+    return name if fleet is None or name not in fleet.models else host_of(fleet, name)
