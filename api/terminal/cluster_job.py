@@ -69,22 +69,31 @@ class Order(BaseModel):
         return choice if choice.fleet is None else replace(choice, fleet=fleet_here(choice.fleet))
 
 
-def run_job(file: str) -> int:
-    """Does what an order says, and writes what comes of it to this process's output.
+def run_job(file: str, *, fd: int = 1) -> int:
+    """Does what an order says.
+
+    Args:
+        file: The order.
+        fd: Is given the records; the output of this process is the job's log.
 
     Returns:
         The exit code: 0 if every problem has a row, with an answer or without; by the table of errors if it could not
         be done; 128 and the number of the signal that ended it.
+
+    Raises:
+        InvalidRequest: The order cannot be read.
     """
     order = read_order(Path(file))
-    log = JobLogWriter(order.job_id)
+    log = JobLogWriter(order.job_id, fd=fd)
     try:
+        _check_version(order)
         code = asyncio.run(_run(order, log))
-    except BaseExceptionGroup as group:
-        return _failed(log, _first(group))
-    except TtcError as error:
-        return _failed(log, error)
-    log.write_record("end", exit_code=code)
+    except (TtcError, BaseExceptionGroup) as raised:
+        error = _ours(raised)
+        log.write_record("error", error=error.fields())
+        return mapping_of(error).exit_code
+    if code == 0:
+        log.write_record("end")
     return code
 
 
@@ -92,22 +101,27 @@ def read_order(path: Path) -> Order:
     """The order in a file.
 
     Raises:
-        InvalidRequest: It cannot be read, or is of another version of this distribution.
+        InvalidRequest: It cannot be read.
     """
     try:
-        order = Order.model_validate_json(path.read_bytes())
+        return Order.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         raise InvalidRequest(f"cannot read the order {str(path)!r}: {error}", field="job", value=str(path)) from error
+
+
+def _check_version(order: Order) -> None:
+    """Results of two versions are not to be mixed.
+
+    Raises:
+        InvalidRequest: The order is of another version of this distribution.
+    """
     if (here := version("ttc-orchestrator")) != order.distribution:
-        error = InvalidRequest(
+        raise InvalidRequest(
             f"the cluster has ttc-orchestrator {here}, and version {order.distribution} submitted the job; install one "
             "version on both (setup_commands of ray_cluster.yaml)",
             field="distribution",
             value=order.distribution,
         )
-        _failed(JobLogWriter(order.job_id), error)
-        raise error
-    return order
 
 
 def fleet_here(fleet: FleetFile) -> FleetFile:
@@ -156,17 +170,17 @@ def _orchestrator(order: Order, settings: Settings) -> Any:  # Any: its type is 
     return Orchestrator(**choice.arguments(), store=order.store, settings=settings)
 
 
-def _first(group: BaseExceptionGroup) -> BaseException:
-    ours = group.split(TtcError)[0]
-    found: BaseException = group if ours is None else ours
+def _ours(raised: TtcError | BaseExceptionGroup) -> TtcError:
+    """The error of ours that was raised, maybe by tasks.
+
+    Raises:
+        BaseException: There is none: it is a bug, and its stack trace belongs into the job's log.
+    """
+    if isinstance(raised, TtcError):
+        return raised
+    found: BaseException = raised.split(TtcError)[0] or raised
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     if not isinstance(found, TtcError):
         raise found
     return found
-
-
-def _failed(log: JobLogWriter, error: BaseException) -> int:
-    assert isinstance(error, TtcError)
-    log.write_record("error", error=error.fields())
-    return mapping_of(error).exit_code

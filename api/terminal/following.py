@@ -87,6 +87,7 @@ class Follower:
         tally: Counts them.
         known: Problems that have a row already, by id; grows.
         wanted: Problems whose results are taken, by id; None for all.
+        is_counting: Whether it is the job that says how many problems there are.
         on_line: Is told each other line of the job's output.
         on_state: Is told how the job stands.
         patience_s: The cluster may be unreachable for so long.
@@ -101,6 +102,7 @@ class Follower:
         tally: Tally,
         known: set[str],
         wanted: frozenset[str] | None = None,
+        is_counting: bool = False,
         on_line: Callable[[str], None],
         on_state: Callable[[JobState], None],
         patience_s: float = PATIENCE_S,
@@ -111,6 +113,7 @@ class Follower:
         self._tally = tally
         self._known = known
         self._wanted = wanted
+        self._is_counting = is_counting
         self._on_line = on_line
         self._on_state = on_state
         self._patience_s = patience_s
@@ -207,8 +210,8 @@ class Follower:
         match item.get("kind"):
             case "row":
                 self._take_row(item["row"])
-            case "start":
-                self._tally.num_problems = max(self._tally.num_problems, self._tally.num_done + item["num_problems"])
+            case "start" if self._is_counting:
+                self._tally.num_problems = self._tally.num_done + item["num_problems"]
             case "error":
                 self._error = from_fields(item["error"])
             case "end":

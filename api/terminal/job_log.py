@@ -104,7 +104,7 @@ class JobLogReader:
         number, place, num_pieces = map(int, found.groups())
         if place == 1:
             self._number, self._pieces = number, []
-        if number != self._number or place != len(self._pieces) + 1:
+        if number != self._number or place != len(self._pieces) + 1 or place > num_pieces:
             return None
         self._pieces.append(rest[found.end() :])
         if place < num_pieces:

@@ -79,9 +79,10 @@ class Submitting:
                 async with self.jobs() as jobs:
                     await jobs.check()
                     check_ours(await jobs.state(job_id))
-                    return self.concluded(
-                        await self.followed(jobs, job_id, sink=_New(sink), tally=tally, known=set()), tally
+                    ending = await self.followed(
+                        jobs, job_id, sink=_New(sink), tally=tally, known=set(), is_counting=True
                     )
+                    return self.concluded(ending, tally)
 
             return self._watched(tally, take)
 
@@ -119,12 +120,21 @@ class Submitting:
         tally: Tally,
         known: set[str],
         wanted: frozenset[str] | None = None,
+        is_counting: bool,
     ) -> Ending:
         """How a job ended, after all its results were taken."""
         self.job_id = job_id
         told = _Told(job_id, is_quiet=self.is_quiet)
         follower = Follower(
-            jobs, job_id, sink=sink, tally=tally, known=known, wanted=wanted, on_line=told.line, on_state=told.state
+            jobs,
+            job_id,
+            sink=sink,
+            tally=tally,
+            known=known,
+            wanted=wanted,
+            is_counting=is_counting,
+            on_line=told.line,
+            on_state=told.state,
         )
         return await follower.follow()
 
@@ -134,6 +144,7 @@ class Submitting:
         Raises:
             TtcError: The job failed.
         """
+        tally.num_problems = max(tally.num_problems, tally.num_done)
         self.report(tally, ending.state.status)
         self.job_id = None
         again = "the same command again runs only what is missing"
@@ -227,7 +238,7 @@ class _Run:
             assert submitting.job_id is not None
             if not waits:
                 return submitting.left(self.tally, "PENDING")
-            ending = await self._followed(jobs, submitting.job_id)
+            ending = await self._followed(jobs, submitting.job_id, is_counting=self.batch.problems is None)
             return submitting.concluded(ending, self.tally)
 
     async def _earlier(self, jobs: RayJobs, earlier: Feeding, *, is_new: bool, waits: bool) -> int | None:
@@ -253,7 +264,7 @@ class _Run:
         submitting.job_id = job_id
         if not state.is_over and not waits:
             return submitting.left(self.tally, state.status)
-        ending = await self._followed(jobs, job_id)
+        ending = await self._followed(jobs, job_id, is_counting=False)
         has_failed = not state.is_over and ending.failure(way_out="") is not None
         if self._is_done() or has_failed:
             return submitting.concluded(ending, self.tally) if has_failed else self._nothing_to_do()
@@ -276,10 +287,16 @@ class _Run:
         except JobConflict:  # an answer was lost on its way: nobody else has this id
             return
 
-    async def _followed(self, jobs: RayJobs, job_id: str) -> Ending:
+    async def _followed(self, jobs: RayJobs, job_id: str, *, is_counting: bool) -> Ending:
         wanted = None if self.batch.problems is None else frozenset(problem.id for problem in self.batch.problems)
         return await self.submitting.followed(
-            jobs, job_id, sink=self.sink, tally=self.tally, known=self.known, wanted=wanted
+            jobs,
+            job_id,
+            sink=self.sink,
+            tally=self.tally,
+            known=self.known,
+            wanted=wanted,
+            is_counting=is_counting,
         )
 
     def _is_done(self) -> bool:
