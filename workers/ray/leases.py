@@ -26,8 +26,8 @@ class AffinityCounters:
         missed_calls: Of the known ones, those of whose prompt the cache had nothing: it had given up the tree.
         moved_calls: Calls of a tree that others had read before, and this replica had not.
         spilled_calls: Calls that came because their tree's own replica had too much to do.
-        prompt_tokens, cached_tokens: Of the calls of trees.
-        releases: Releases carried out.
+        tree_prompt_tokens, tree_cached_tokens: Of the calls of trees.
+        tree_releases: Releases carried out.
         expired_trees: Trees released because nothing was heard of them.
     """
 
@@ -36,9 +36,9 @@ class AffinityCounters:
     missed_calls: int = 0
     moved_calls: int = 0
     spilled_calls: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    releases: int = 0
+    tree_prompt_tokens: int = 0
+    tree_cached_tokens: int = 0
+    tree_releases: int = 0
     expired_trees: int = 0
 
     def to_json(self) -> dict[str, int]:
@@ -57,7 +57,7 @@ class AffinityCounters:
         """One line for people; empty if no call belonged to a tree."""
         if not self.tree_calls:
             return ""
-        cached = self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+        cached = self.tree_cached_tokens / self.tree_prompt_tokens if self.tree_prompt_tokens else 0.0
         return (
             f"{self.tree_calls} calls of trees, {cached:.0%} of their prompt tokens cached; {self.moved_calls} calls "
             f"came from other replicas, {self.missed_calls} found their tree's prefix gone"
@@ -136,7 +136,7 @@ class TreeLeases:
     def released(self, tree_id: str) -> None:
         """A tree is done."""
         self._leases.pop(tree_id, None)
-        self.counters.releases += 1
+        self.counters.tree_releases += 1
 
     def expired(self) -> list[str]:
         """Trees to be released because nothing was heard of them; each is named once."""
@@ -167,14 +167,14 @@ class TreeLeases:
         if caller == release.caller and number >= release.number:
             return None
         lease.releases = (release.caller, release.number)
-        self.counters.releases += 1
+        self.counters.tree_releases += 1
         return release
 
     def _count(self, call: TreeCall, routing: Routing, *, was_read: bool) -> None:
         counters = self.counters
         counters.tree_calls += 1
-        counters.prompt_tokens += call.prompt_tokens or 0
-        counters.cached_tokens += call.cached_tokens
+        counters.tree_prompt_tokens += call.prompt_tokens or 0
+        counters.tree_cached_tokens += call.cached_tokens
         counters.known_calls += was_read
         counters.missed_calls += was_read and not call.cached_tokens
         counters.moved_calls += routing.is_known and not was_read

@@ -40,7 +40,7 @@ class AffinitySettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     is_on: bool = True
-    abs_threshold: int = Field(8, ge=0, le=1_000_000)
+    abs_threshold: int = Field(16, ge=0, le=1_000_000)
     rel_threshold: float = Field(1.5, ge=1.0, le=1e6)
     new_threshold: int = Field(2, ge=0, le=1_000_000)
     patience_s: float = Field(0.25, ge=0.0, le=3600.0)

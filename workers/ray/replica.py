@@ -128,7 +128,7 @@ class EngineReplica:
         """For Serve, which asks every few seconds, and for whoever wants to know how the engines are.
 
         Trees that were not heard of are released by the way. What came of affinity is beside ``engines``, which holds
-        each engine's `EngineHealth`.
+        each engine's `EngineHealth` with its own `AffinityCounters`.
         """
         total = AffinityCounters()
         engines: dict[str, Any] = {}
@@ -136,7 +136,7 @@ class EngineReplica:
             for tree_id in served.leases.expired():
                 await served.engine.release(tree_id)
             total += served.leases.counters
-            engines[name] = asdict(await served.health())
+            engines[name] = {**asdict(await served.health()), **served.leases.counters.to_json()}
         return {**total.to_json(), "engines": engines}
 
     async def __del__(self) -> None:

@@ -122,7 +122,7 @@ def test_what_the_cache_had_is_counted(leases: TreeLeases):
     read(leases, Routing("a", is_known=True), 130, 0)
     read(leases, Routing("b", is_known=True), 50, 10)
     assert leases.counters == AffinityCounters(
-        tree_calls=4, known_calls=2, missed_calls=1, moved_calls=1, prompt_tokens=400, cached_tokens=100
+        tree_calls=4, known_calls=2, missed_calls=1, moved_calls=1, tree_prompt_tokens=400, tree_cached_tokens=100
     )
     assert leases.counters.describe() == (
         "4 calls of trees, 25% of their prompt tokens cached; "
@@ -137,7 +137,7 @@ def test_calls_at_once_of_a_new_tree_miss_nothing(leases: TreeLeases):
     assert leases.counters.known_calls == leases.counters.missed_calls == leases.counters.moved_calls == 0
 
 
-@given(st.lists(st.integers(0, 10**12), min_size=8, max_size=8))
+@given(st.lists(st.integers(0, 10**12), min_size=9, max_size=9))
 def test_counters_survive_json_and_add_up(values):
     counters = AffinityCounters(*values)
     assert AffinityCounters.from_json({**counters.to_json(), "of a later version": 1}) == counters
