@@ -144,7 +144,10 @@ class Budget:
         for amount_name, cap_name, scale in _CAPS:
             value = getattr(self, cap_name)
             if value is not None:
-                caps[amount_name] = math.floor(Fraction(str(value)) * scale)  # as written: 0.29 is no binary number
+                # As written: 0.29 is no binary number.
+                caps[amount_name] = (
+                    value * scale if isinstance(value, int) else math.floor(Fraction(str(value)) * scale)
+                )
         return caps
 
     @property
@@ -158,7 +161,7 @@ class Budget:
 
     def to_json(self) -> dict[str, Any]:
         """Fields that are set."""
-        return {item.name: value for item in fields(self) if (value := getattr(self, item.name)) is not None}
+        return {name: value for name in _FIELD_NAMES if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
@@ -167,15 +170,15 @@ class Budget:
         Raises:
             InvalidRequest: On a name that is no field of a budget.
         """
-        names = {item.name for item in fields(cls)}
         for name in data:
-            if name not in names:
+            if name not in _FIELD_NAMES:
                 raise InvalidRequest(
-                    f"a budget has no {name!r}; it has {', '.join(sorted(names))}", field=f"budget.{name}"
+                    f"a budget has no {name!r}; it has {', '.join(sorted(_FIELD_NAMES))}", field=f"budget.{name}"
                 )
         return cls(**data)
 
 
+_FIELD_NAMES = tuple(item.name for item in fields(Budget))
 _LEAST_RESERVE_TOKENS = 8
 _MOST_RESERVE_TOKENS = 48
 _CAPS = (

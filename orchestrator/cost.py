@@ -9,6 +9,7 @@ import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 PICODOLLARS_PER_USD = 10**12
 KINETICS_INTENSITY = 562.5
@@ -26,9 +27,17 @@ class TokenPrices:
     def picodollars(self, *, prompt_tokens: int, cached_tokens: int = 0, output_tokens: int = 0) -> int:
         """Price of a call, rounded up: ((prompt - cached) * p + cached * c + output * o) / 1e6 dollars."""
         cached_usd = self.prompt_usd if self.cached_prompt_usd is None else self.cached_prompt_usd
-        # Prices in microdollars per million tokens are picodollars per token.
-        prompt, cached, output = (math.ceil(usd * 1e6) for usd in (self.prompt_usd, cached_usd, self.output_usd))
-        return (prompt_tokens - cached_tokens) * prompt + cached_tokens * cached + output_tokens * output
+        return (
+            (prompt_tokens - cached_tokens) * _picodollars_per_token(self.prompt_usd)
+            + cached_tokens * _picodollars_per_token(cached_usd)
+            + output_tokens * _picodollars_per_token(self.output_usd)
+        )
+
+
+@lru_cache(maxsize=256)
+def _picodollars_per_token(usd: float) -> int:
+    """Of a price in dollars per million tokens: microdollars per million are picodollars per token."""
+    return math.ceil(usd * 1e6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,8 +37,14 @@ class Event:
         return cls(row.kind, row.data, row.seq)
 
 
+NOT_DURABLE = frozenset({"delta", "spent"})
+"""Kinds of events that only those want who watch a job; there are many of them."""
+
 Publish = Callable[[Event], None]
 """Hands an event to whoever watches; must not block."""
+
+IsWatched = Callable[[], bool]
+"""Whether anybody wants to be told what is not durable now: text as it is generated, and spending."""
 
 
 def careful(on_event: Publish) -> Publish:

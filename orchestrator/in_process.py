@@ -25,7 +25,7 @@ from orchestrator.config import Settings, read_settings
 from orchestrator.engine import Engine, Message
 from orchestrator.equipment import Equipment
 from orchestrator.errors import InvalidRequest, JobConflict, LeaseLost, RunFailure, TtcError
-from orchestrator.events import Event, Publish
+from orchestrator.events import Event, IsWatched, Publish
 from orchestrator.fleet import Fleet
 from orchestrator.fleet_file import FleetFile
 from orchestrator.fleet_opening import open_fleet_file, recorded_models
@@ -271,6 +271,7 @@ class Orchestrator:
         *,
         payment: Payment | None = None,
         on_event: Publish | None = None,
+        is_watched: IsWatched | None = None,
         lease_s: float = LEASE_S,
     ) -> Result:
         """Stores a new job and runs it here, without its ever being queued; its failure is in the result.
@@ -280,16 +281,24 @@ class Orchestrator:
             record: Made by `new_record`.
             payment: What is set aside for it.
             on_event: Called with every event; must not block.
+            is_watched: Whether it is to be told what is not durable, too; by default it is.
             lease_s: It is lost to others when nothing was written for so long.
 
         Raises:
             JobConflict, BudgetExhausted, StoreFailed: It could not be stored; see `Jobs.create`.
         """
         await self.store.create(record, lease_s=lease_s, payment=payment)
-        return await self._lives.run(record.id, asked, epoch=1, on_event=on_event, due_at=record.due_at)
+        return await self._lives.run(
+            record.id, asked, epoch=1, on_event=on_event, is_watched=is_watched, due_at=record.due_at
+        )
 
     async def run_claimed(
-        self, claimed: Claimed, *, on_event: Publish | None = None, error: TtcError | None = None
+        self,
+        claimed: Claimed,
+        *,
+        on_event: Publish | None = None,
+        is_watched: IsWatched | None = None,
+        error: TtcError | None = None,
     ) -> Result:
         """Runs a job that was taken from the queue, or ends it if it is not to be run; its failure is in the result.
 
@@ -299,6 +308,7 @@ class Orchestrator:
         Args:
             claimed: The job.
             on_event: Called with every event; must not block.
+            is_watched: Whether it is to be told what is not durable, too; by default it is.
             error: Why it is to be failed instead.
 
         Raises:
@@ -322,7 +332,9 @@ class Orchestrator:
         except Exception as failure:  # noqa: BLE001  # a module of somebody else that cannot be imported
             _LOG.exception("a job cannot be opened", extra={"job_id": record.id})
             return await end(error=RunFailure(f"the job cannot be opened: {failure!r}"))
-        return await self._lives.run(record.id, asked, epoch=epoch, rows=rows, on_event=on_event, due_at=record.due_at)
+        return await self._lives.run(
+            record.id, asked, epoch=epoch, rows=rows, on_event=on_event, is_watched=is_watched, due_at=record.due_at
+        )
 
     async def _rows(self, claimed: Claimed) -> list[JournalRow]:
         """The journal of a claimed job, which goes back to the queue if nobody waits for it any more."""

@@ -19,7 +19,7 @@ from orchestrator.controller import JobRun, Recorder, RunContext
 from orchestrator.controller.ending import end_now, final_of_cancelled
 from orchestrator.equipment import Equipment
 from orchestrator.errors import LeaseLost, TtcError
-from orchestrator.events import Event, Publish, careful
+from orchestrator.events import Event, IsWatched, Publish, careful
 from orchestrator.fleet import Fleet
 from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording
@@ -113,6 +113,7 @@ class Lives:
         epoch: int,
         rows: Sequence[JournalRow] = (),
         on_event: Publish | None = None,
+        is_watched: IsWatched | None = None,
         due_at: float | None = None,
     ) -> Result:
         """Carries a claimed job to its end; failures are in the result.
@@ -126,11 +127,12 @@ class Lives:
             epoch: What the claim gave.
             rows: Its journal so far.
             on_event: Told every event.
+            is_watched: Whether it is to be told what is not durable, too; by default it is.
             due_at: By when its answer is wanted, seconds since the epoch.
         """
         on_event = None if on_event is None else careful(on_event)
         context = self._context(job_id, asked.spec, epoch=epoch, rows=rows, on_event=on_event)
-        context.due_at = due_at
+        context.due_at, context.is_watched = due_at, is_watched
         context.known_above = self._known_above.pop(job_id, NOTHING)
         life = _Life(self._job_run(context, asked), asyncio.Event())
         is_over = False

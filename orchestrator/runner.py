@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from orchestrator.controller.ending import end_unread
 from orchestrator.errors import LeaseLost, RunFailure, StoreFailed, TtcError
@@ -37,6 +38,8 @@ class Runner:
         concurrency: Most jobs at once; 0 takes none, and keeps only the leases of jobs that run here otherwise.
         most_per_tenant: Most jobs of one tenant at once, over all processes; None for no limit.
         observers: Who is told what jobs do.
+        is_followed: Whether somebody follows the job of that id, and is to be told what is not durable, too; by default
+            all of it is told.
         lease_s: A job is lost to others when its lease was not renewed for so long.
 
     Attributes:
@@ -51,6 +54,7 @@ class Runner:
         concurrency: int,
         most_per_tenant: int | None = None,
         observers: Sequence[Observer] = (),
+        is_followed: Callable[[str], bool] | None = None,
         lease_s: float = LEASE_S,
     ) -> None:
         self.observers = list(observers)
@@ -59,6 +63,7 @@ class Runner:
         self._concurrency = concurrency
         self._most_per_tenant = most_per_tenant
         self._lease_s = lease_s
+        self._is_followed = is_followed
         self._held: dict[tuple[str, int], float] = {}  # jobs and epochs: when their leases were renewed
         self._tasks: set[asyncio.Task[None]] = set()
         self._group: asyncio.TaskGroup | None = None
@@ -105,6 +110,10 @@ class Runner:
                     _LOG.exception("an observer raised", extra={"kind": event.kind})
 
         return publish
+
+    def is_followed(self, job_id: str) -> bool:
+        """Whether somebody wants to be told all that the job does."""
+        return self._is_followed is None or self._is_followed(job_id)
 
     @contextmanager
     def holding(self, job_id: str, epoch: int) -> Iterator[None]:
@@ -269,7 +278,9 @@ class Runner:
         with self.holding(record.id, epoch):
             publish = self.watcher_of(record)
             try:
-                result = await self._orchestrator.run_claimed(claimed, on_event=publish)
+                result = await self._orchestrator.run_claimed(
+                    claimed, on_event=publish, is_watched=partial(self.is_followed, record.id)
+                )
             except TtcError:
                 raise
             except Exception as error:  # noqa: BLE001  # one job must not end the others

@@ -101,6 +101,27 @@ class Node:
         """Tokens sampled along the path."""
         return sum(node.output_tokens for node in self.path())
 
+    def answered(self, answer: str | None, answer_class: str | None = None) -> Node:
+        """The same node with its answer. Written out: two are made of every sample, and `replace` takes its time."""
+        return Node(
+            id=self.id,
+            parent=self.parent,
+            messages=self.messages,
+            answers_query=self.answers_query,
+            forced=self.forced,
+            text=self.text,
+            token_ids=self.token_ids,
+            tokenizer=self.tokenizer,
+            model=self.model,
+            finish=self.finish,
+            finish_detail=self.finish_detail,
+            output_tokens=self.output_tokens,
+            logprob=self.logprob,
+            answer=answer,
+            answer_class=answer_class,
+            tool_calls=self.tool_calls,
+        )
+
     def prompt(self, *, forced: str = "") -> Prompt:
         """What an engine continues to extend this node, optionally after ``forced`` text."""
         path = self.path()

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 
 from orchestrator.asking import CheckedJob
 from orchestrator.errors import LeaseLost, ServiceStopping, TooManyRequests, TtcError
-from orchestrator.events import Event
+from orchestrator.events import NOT_DURABLE, Event
 from orchestrator.in_process import Orchestrator
 from orchestrator.runner import Runner
 from orchestrator.store import JobRecord, Payment
@@ -84,7 +84,8 @@ class Chats:
             if wanted is None or not isinstance(event, Event) or event.kind in wanted:
                 events.put_nowait(event)
 
-        task = self._group.create_task(self._run(asked, record, payment, tell))
+        wants_text = wanted is None or not wanted.isdisjoint(NOT_DURABLE)
+        task = self._group.create_task(self._run(asked, record, payment, tell, wants_text=wants_text))
         self._tasks[record.id] = task
         task.add_done_callback(lambda _: self._note_end(record))
         is_over = False
@@ -165,6 +166,8 @@ class Chats:
         record: JobRecord,
         payment: Payment | None,
         tell: Callable[[Event | TtcError | None], None],
+        *,
+        wants_text: bool,
     ) -> None:
         watch = self._runner.watcher_of(record)
 
@@ -177,7 +180,12 @@ class Chats:
         try:
             with self._runner.holding(record.id, 1):
                 result = await self._orchestrator.run_new(
-                    asked, record, payment=payment, on_event=on_event, lease_s=self._runner.lease_s
+                    asked,
+                    record,
+                    payment=payment,
+                    on_event=on_event,
+                    is_watched=lambda: wants_text or self._runner.is_followed(record.id),
+                    lease_s=self._runner.lease_s,
                 )
             if isinstance(result.error, LeaseLost):  # of which no event tells
                 tell(result.error)

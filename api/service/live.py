@@ -65,6 +65,10 @@ class LiveEvents:
 
         return publish
 
+    def is_followed(self, job_id: str) -> bool:
+        """Whether anybody follows the job."""
+        return job_id in self._followers
+
     @contextmanager
     def following(self, job_id: str) -> Iterator[Following]:
         """The job's events from now on, while it runs here."""

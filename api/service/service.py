@@ -79,6 +79,7 @@ class Service:
             concurrency=self.settings.concurrency,
             most_per_tenant=self.settings.max_running_per_tenant,
             observers=[live, *observers],
+            is_followed=live.is_followed,
             lease_s=self._lease_s,
         )
         self.chats = Chats(

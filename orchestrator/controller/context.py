@@ -13,7 +13,7 @@ from orchestrator.budget import NOTHING, Amount
 from orchestrator.clock import Clock
 from orchestrator.controller.recorder import Recorder
 from orchestrator.errors import BudgetExhausted, TtcError
-from orchestrator.events import Event, Publish
+from orchestrator.events import Event, IsWatched, Publish
 from orchestrator.fleet import Fleet
 from orchestrator.job import JobSpec, StopReason
 from orchestrator.journal import Recording
@@ -48,6 +48,7 @@ class RunContext:
         started_at: Monotonic time at which the job's own clock stood at zero.
         due_at: By when its answer is wanted, seconds since the epoch; None for no such time.
         publish: Hands events to watchers; None when nobody watches.
+        is_watched: Whether watchers want what is not durable, too; None for always.
         tools: What `CallTool` may call.
         usage: Spent and settled, over all lives of the job.
         interruption: Set once, when the job must stop.
@@ -78,6 +79,7 @@ class RunContext:
     started_at: float
     due_at: float | None = None
     publish: Publish | None = None
+    is_watched: IsWatched | None = None
     tools: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # Any: JSON values in and out
     usage: Usage = field(default_factory=Usage)
     interruption: Interruption | None = None
@@ -109,6 +111,11 @@ class RunContext:
             left = until_due if left is None else min(left, until_due)
         return None if left is None else max(0.0, left)
 
+    @property
+    def tells_all(self) -> bool:
+        """Whether somebody wants what is not durable, of which there is much."""
+        return self.publish is not None and (self.is_watched is None or self.is_watched())
+
     def snapshot(self) -> Snapshot:
         """The budget as it stands."""
         return Snapshot(
@@ -128,7 +135,8 @@ class RunContext:
     def add_usage(self, usage: Usage) -> None:
         """Adds what has been settled."""
         self.usage += usage
-        self.emit("spent", {"usage": self.usage.to_json(), "remaining": self.ledger.remaining()})
+        if self.tells_all:
+            self.emit("spent", {"usage": self.usage.to_json(), "remaining": self.ledger.remaining()})
 
     def sequences_changed(self, change: int) -> None:
         """Counts sequences in flight."""

@@ -351,7 +351,7 @@ class Expansion:
         assert node is not None, "a finished sample has a node"
         if node.answer is not None:
             of_calls = node.answer if node.tool_calls else None  # canonical already
-            node = replace(node, answer_class=of_calls or await self._run.classes.classify(node.answer))
+            node = node.answered(node.answer, of_calls or await self._run.classes.classify(node.answer))
             if self._run.tree.answers_query(node):
                 self._run.ledger.hold(NOTHING)  # there is an answer; what was kept back for one can be spent
         if not node.is_cut:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from typing import TypeGuard
+from weakref import WeakKeyDictionary
 
 from orchestrator.budget import Amount
 from orchestrator.cost import KINETICS_INTENSITY, ModelCost
@@ -14,9 +16,20 @@ _TEMPLATE_TOKENS_PER_MESSAGE = 16
 """Generous bound on what a chat template adds to a message, for servers whose tokenizer is not at hand."""
 
 
+def tokenizes(engine: Engine) -> TypeGuard[Tokenizes]:
+    """Whether it knows its vocabulary; asked often, and looked up once for each class."""
+    kind = type(engine)
+    if kind not in _TOKENIZES:
+        _TOKENIZES[kind] = isinstance(engine, Tokenizes)
+    return _TOKENIZES[kind]
+
+
+_TOKENIZES: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
+
+
 def prompt_bound(engine: Engine, prompt: Prompt, *, tools: ToolOffer | None = None) -> int:
     """Tokens of ``prompt``: exact where the engine tokenizes, else an upper bound (a token is at least one byte)."""
-    if isinstance(engine, Tokenizes):
+    if tokenizes(engine):
         return engine.count_prompt_tokens(prompt)
     texts = [message.content for message in prompt.messages]
     texts += [span.text for span in prompt.continuation]

@@ -9,6 +9,9 @@ from orchestrator.errors import StoreFailed, TtcError
 from orchestrator.events import Event, Publish
 from orchestrator.store import JobState, JournalRow, Journals
 
+_GATHER_S = 0.02
+"""Rows that nobody waits for are written so long after the first of them: a job that is faster is one append."""
+
 
 class Recorder:
     """The only writer of one job's journal while its lease is held.
@@ -22,7 +25,7 @@ class Recorder:
         next_seq: Position of the next row.
         publish: Told each row when it is durable.
         waits: Whether `flush` waits for the store. Where nobody can resume the job, its rows are written in the
-            background, as many at once as have come together; only its end is waited for.
+            background, those of `_GATHER_S` at once; only its end is waited for.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Recorder:
         self._is_over = False
         self._waits = waits
         self._background: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def needs_marks(self) -> bool:
@@ -69,6 +73,11 @@ class Recorder:
             return
         if self._failure is not None:
             raise self._failure
+        if self._pending and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._begin_writing)
+
+    def _begin_writing(self) -> None:
+        self._timer = None
         if self._pending and (self._background is None or self._background.done()):
             # No task group: it ends by itself, and the append of the job's end waits for it.
             self._background = asyncio.ensure_future(self._write_pending())
@@ -80,10 +89,16 @@ class Recorder:
         except TtcError:
             return  # the next `flush` raises it
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     async def _write(self, *, state: JobState | None, result: dict[str, Any] | None) -> None:  # Any: JSON values
         async with self._lock:
             if self._failure is not None:
                 raise self._failure
+            self._stop_timer()
             rows, self._pending = self._pending, []
             if not rows and state is None:
                 return
@@ -101,6 +116,7 @@ class Recorder:
             LeaseLost, StoreFailed: As `flush` does.
         """
         async with self._lock:
+            self._stop_timer()
             seq = self._pending[0].seq if self._pending else self._next_seq
             self._pending.clear()
             if self._failure is None and not self._is_over:

@@ -236,18 +236,26 @@ class Request:
 
     async def _take(self, unit: Unit, delta: Delta) -> None:
         unit.take(delta)
-        if self._run.publish is not None and delta.text:
-            told: dict[str, object] = {"node": unit.node_id, "text": delta.text}
-            if self._form.num_logprobs:
-                told["logprobs"] = told_logprobs(self._engine, delta)
-            self._run.emit("delta", {**told, "tokens": delta.num_tokens})
-            if unit.node_id == self._run.answering:
-                self._run.emit("answer_delta", told)
+        if delta.text:
+            self._tell(unit, delta)
         if not self._run.recorder.needs_marks:
             return
         now = self._run.clock.monotonic()
         if unit.tokens - unit.marked >= MARK_TOKENS or now - self._last_mark_at >= MARK_SECONDS:
             await self._mark(now)
+
+    def _tell(self, unit: Unit, delta: Delta) -> None:
+        is_answer = unit.node_id == self._run.answering
+        tells_all = self._run.tells_all
+        if not (tells_all or is_answer):
+            return
+        told: dict[str, object] = {"node": unit.node_id, "text": delta.text}
+        if self._form.num_logprobs:
+            told["logprobs"] = told_logprobs(self._engine, delta)
+        if tells_all:
+            self._run.emit("delta", {**told, "tokens": delta.num_tokens})
+        if is_answer:
+            self._run.emit("answer_delta", told)
 
     async def _mark(self, now: float) -> None:
         live = self._live()
@@ -287,7 +295,7 @@ class Request:
             detail=detail,
         )
         if not node.tool_calls and (node.is_final or self._always_reads_answer):
-            node = replace(node, answer=self._run.reader.extract(node.trajectory))
+            node = node.answered(self._run.reader.extract(node.trajectory))
         unit.node = node
         self._leave(unit, Stage.FINISHED)
         self._longest_done = max(self._longest_done, unit.tokens)

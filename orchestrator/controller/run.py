@@ -320,14 +320,15 @@ class JobRun:
 
     async def _stored(self, result: Result) -> Result:
         """The result, which is a failure if it cannot be made durable."""
+        told = result.to_json()
         if result.state is not JobState.WAITING:
-            row: dict[str, Any] = {"result": result.to_json(), "t": round(self._run.elapsed_s, 3)}  # Any: JSON values
+            row: dict[str, Any] = {"result": told, "t": round(self._run.elapsed_s, 3)}  # Any: JSON values
             if self._ended is not None:
                 position, error = self._ended
                 row["ended"] = {"a": position, "error": error.fields()}
             self._run.recorder.add("final", row)
         try:
-            await self._run.recorder.flush(state=result.state, result=result.to_json())
+            await self._run.recorder.flush(state=result.state, result=told)
         except TtcError as error:
             _LOG.warning("the result could not be stored", extra={"job_id": self._run.job_id})
             return replace(result, state=JobState.FAILED, stop_reason=StopReason.FAILED, error=result.error or error)

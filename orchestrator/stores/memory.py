@@ -314,7 +314,8 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
         self._counts[record.tenant, record.state] -= 1
         if record.state is JobState.RUNNING:
             self._running.remove(record.id)
-            self._waiters.tell_of_work()  # its tenant may have another one running
+            if self._queued:
+                self._waiters.tell_of_work()  # its tenant may have another one running
         elif record.state is JobState.QUEUED:
             entries = self._queued[record.tenant]
             del entries[bisect.bisect_left(entries, (place_in_queue(record), record.id))]

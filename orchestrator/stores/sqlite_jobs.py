@@ -160,7 +160,7 @@ class SqliteJobs(SqliteFile):
         new_rows = [(job_id, *row) for row in encoded_rows(rows)]
         new_result = None if result is None else encoded(result)
 
-        def insert(connection: sqlite3.Connection) -> _Move:
+        def insert(connection: sqlite3.Connection) -> tuple[_Move, bool]:
             statement = "SELECT epoch, next_seq, state, lease_s FROM jobs WHERE id = ?"
             row = connection.execute(statement, (job_id,)).fetchone()
             current_epoch, next_seq, current_state, lease_s = row or (None, 0, "", 0)
@@ -180,12 +180,13 @@ class SqliteJobs(SqliteFile):
             connection.executemany("INSERT INTO journal (job_id, seq, kind, data) VALUES (?, ?, ?, ?)", new_rows)
             if move.after.is_terminal:
                 _settle(connection, job_id)
-            return move
+            has_moved = move.before is not move.after and JobState.WAITING is not move.before
+            return move, has_moved and has_queued(connection)
 
-        move = await self._write(insert)
+        move, has_work = await self._write(insert)
         if rows or move.before is not move.after:
             self._waiters.tell_of_job(job_id)
-        if move.before is not move.after and JobState.WAITING is not move.before:
+        if has_work:
             self._waiters.tell_of_work()
 
     async def read(self, job_id: str, *, after: int = -1) -> list[JournalRow]:
@@ -208,6 +209,11 @@ def record_of(connection: sqlite3.Connection, job_id: str) -> JobRecord:
     if row is None:
         raise unknown(connection, job_id)
     return _record(row)
+
+
+def has_queued(connection: sqlite3.Connection) -> bool:
+    """Whether any job waits for somebody to take it."""
+    return connection.execute("SELECT 1 FROM counts WHERE state = 'queued' LIMIT 1").fetchone() is not None
 
 
 def give(connection: sqlite3.Connection, job_id: str, owner: str, *, now: float, lease_s: float) -> int:

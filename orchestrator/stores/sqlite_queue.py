@@ -10,7 +10,7 @@ from typing import NamedTuple
 from orchestrator.store import Claimed, JobRecord, JobState
 from orchestrator.stores.leases import is_dead
 from orchestrator.stores.sqlite_file import SqliteFile
-from orchestrator.stores.sqlite_jobs import give, record_of
+from orchestrator.stores.sqlite_jobs import give, has_queued, record_of
 
 _ORDER = "priority DESC, due_at IS NULL, due_at, id"
 """As in the index ``jobs_waiting``."""
@@ -49,8 +49,7 @@ class SqliteQueue(SqliteFile):
             if job_id is None:
                 return None, False
             epoch = give(connection, job_id, owner, now=now, lease_s=lease_s)
-            has_more = connection.execute(f"SELECT 1 FROM counts WHERE {_QUEUED} LIMIT 1").fetchone() is not None  # noqa: S608
-            return Claimed(record_of(connection, job_id), epoch), has_more
+            return Claimed(record_of(connection, job_id), epoch), has_queued(connection)
 
         claimed, has_more = await self._write(take)
         if claimed is not None:

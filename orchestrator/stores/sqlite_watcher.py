@@ -16,6 +16,10 @@ from orchestrator.stores.waiting import NewsWaiter, Waiters, wake
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.05
+_WORK = (
+    "SELECT 1 FROM counts WHERE state = 'queued' UNION ALL "
+    "SELECT 1 FROM jobs INDEXED BY jobs_running WHERE state = 'running' AND is_cancel_wanted LIMIT 1"
+)
 _MOST_IDS = 500
 """In one query; far below SQLite's limit on parameters."""
 
@@ -95,10 +99,14 @@ class _Look:
         wake(waiter.future for waiter in self._with_news(news))
         if has_changed:
             (work,) = self.connection.execute("SELECT value FROM signals WHERE name = 'work'").fetchone()
-            if work != self._work:
+            if work != self._work and self._is_work_there():
                 waiters.tell_of_work()
             self._work = work
         self._version = version  # only now: what fails above is looked at again
+
+    def _is_work_there(self) -> bool:
+        """Not every change leaves something to take or to cancel: most jobs end and nobody waits."""
+        return self.connection.execute(_WORK).fetchone() is not None
 
     def _with_news(self, waiters: Iterable[NewsWaiter]) -> Iterator[NewsWaiter]:
         by_job: dict[str, list[NewsWaiter]] = {}

@@ -15,7 +15,6 @@ from orchestrator.job import Result
 from orchestrator.journal import Json
 from orchestrator.store import JobRecord
 from orchestrator.tree import Node
-from orchestrator.usage import Usage
 
 _NAME = re.compile(r"[A-Za-z0-9._@/-]{1,64}")
 
@@ -111,21 +110,24 @@ class _Watch:
         return self._roles.get(data["a"], "unknown")
 
     def _count(self, data: Json, *, role: str, model: str) -> None:
-        usage, metrics, labels = Usage.from_json(data), self._metrics, (role, named(model) if model else "")
+        metrics, labels = self._metrics, (role, named(model) if model else "")
+        cached = data.get("cached_prompt_tokens", 0)
         kinds = {
-            "prompt": usage.prompt_tokens - usage.cached_prompt_tokens,
-            "cached_prompt": usage.cached_prompt_tokens,
-            "output": usage.output_tokens,
+            "prompt": data.get("prompt_tokens", 0) - cached,
+            "cached_prompt": cached,
+            "output": data.get("output_tokens", 0),
         }
         for kind, tokens in kinds.items():
             if tokens > 0:
                 metrics.tokens.labels(*labels, kind).inc(tokens)
-        if usage.model_calls:
-            metrics.model_calls.labels(*labels).inc(usage.model_calls)
-        if usage.picodollars:
-            metrics.spend.labels(*labels).inc(usage.picodollars / PICODOLLARS_PER_USD)
-        metrics.lost_tokens.inc(usage.lost_tokens)
-        metrics.recomputed_tokens.inc(usage.recomputed_tokens)
+        if calls := data.get("model_calls"):
+            metrics.model_calls.labels(*labels).inc(calls)
+        if picodollars := data.get("picodollars"):
+            metrics.spend.labels(*labels).inc(picodollars / PICODOLLARS_PER_USD)
+        if lost := data.get("lost_tokens"):
+            metrics.lost_tokens.inc(lost)
+        if recomputed := data.get("recomputed_tokens"):
+            metrics.recomputed_tokens.inc(recomputed)
 
 
 _HANDLERS: Mapping[str, Callable[[_Watch, Json], None]] = {

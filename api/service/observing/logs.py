@@ -100,9 +100,10 @@ def log_as_json(*, level: int = logging.INFO, stream: TextIO | None = None, show
 
 
 def log_job(record: JobRecord) -> Publish:
-    """An observer that says when a job starts and how it ends."""
-    policy = record.spec.get("policy")
-    _JOB_LOG.info("job started", extra={"job_id": record.id, "tenant": record.tenant, "policy": policy})
+    """An observer that says when a job starts and how it ends; chats start when they are asked for, which is told."""
+    if not record.spec.get("is_bound"):
+        policy = record.spec.get("policy")
+        _JOB_LOG.info("job started", extra={"job_id": record.id, "tenant": record.tenant, "policy": policy})
 
     def publish(event: Event) -> None:
         if event.kind == "result":

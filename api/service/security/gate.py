@@ -20,6 +20,7 @@ _MAX_KNOWN = 10_000
 _READS_PER_WRITE = 10
 _MAX_HEADER_CHARS = 256
 _SECRETS, _SALT_SECRET = "secret", "cache_salt"  # kind and key of a document
+_ANYBODY = Principal()
 
 
 class _Known(NamedTuple):
@@ -70,7 +71,7 @@ class Gate:
             StoreFailed: The keys cannot be read.
         """
         if await self.is_open():
-            return Principal()
+            return _ANYBODY
         record, cache_salt = await self._recognised(authorization)
         await self._check_rate(record, is_reading=is_reading)
         return Principal(

@@ -64,6 +64,8 @@ class KeyLimits:
 
     def lowered(self, budget: Budget) -> Budget:
         """The job's budget where it is lower than the cap per request, else that cap, field by field."""
+        if self.per_request is UNLIMITED:
+            return budget
         own = budget.to_json()
         lowest: dict[str, Any] = {  # Any: int or float by field
             name: min(own[name], cap) if name in own else cap for name, cap in self.per_request.to_json().items()

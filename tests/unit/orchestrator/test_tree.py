@@ -1,6 +1,7 @@
 """Nodes and trees: paths, what an engine is given to continue, and JSON."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,6 +117,14 @@ FIELDS = st.fixed_dictionaries(
 
 def fields_of(node: Node) -> dict[str, Any]:
     return {name: getattr(node, name) for name in Node.__slots__ if name != "parent"}
+
+
+@given(fields=FIELDS, answer=st.none() | st.text(max_size=3), answer_class=st.none() | st.text(max_size=3))
+def test_an_answer_changes_nothing_else_of_a_node(fields: dict[str, Any], answer: str | None, answer_class: str | None):
+    node = Node("1.0", ROOT, **fields)
+    answered = node.answered(answer, answer_class)
+    assert fields_of(answered) == fields_of(replace(node, answer=answer, answer_class=answer_class))
+    assert answered.parent is ROOT
 
 
 @given(fields=FIELDS)

@@ -153,6 +153,15 @@ async def test_a_patient_recorder_waits_for_the_end_only_and_keeps_the_order() -
     assert journal.states[-1] is JobState.SUCCEEDED
 
 
+async def test_a_patient_recorder_that_lets_go_at_once_has_written_nothing_else() -> None:
+    journal = Journal()
+    recorder = Recorder(journal, job_id="j", epoch=1, next_seq=0, waits=False)
+    await recorder.write("mark", {"n": 0})
+    await recorder.let_go(JobState.CANCELLED, final={"result": {}})
+    await asyncio.sleep(0.05)
+    assert [(row.seq, row.kind) for row in journal.rows] == [(0, "final")]
+
+
 async def test_a_patient_recorder_raises_what_went_wrong_in_the_background() -> None:
     journal = Journal()
     recorder = Recorder(journal, job_id="j", epoch=1, next_seq=0, waits=False)
@@ -170,7 +179,8 @@ async def test_a_patient_recorder_that_lets_go_writes_no_row_twice() -> None:
     journal = Journal()
     recorder = Recorder(journal, job_id="j", epoch=1, next_seq=0, waits=False)
     await recorder.write("mark", {"n": 0})
-    await asyncio.sleep(0)
+    while not journal.num_appends:
+        await asyncio.sleep(0.001)
     await recorder.write("mark", {"n": 1})
     await recorder.let_go(JobState.CANCELLED, final={"result": {}})
     await asyncio.sleep(0.05)
