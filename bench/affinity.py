@@ -58,7 +58,6 @@ class Batch:
     Attributes:
         wall_s: Until the last was done.
         cpu_s: CPU time of the replicas.
-        caller_cpu_s: CPU time of this process, where controllers and routers are.
         imbalance: Of the replicas' loads; see `orchestrator.bench.affinity_cluster.Loads`.
     """
 
@@ -67,7 +66,6 @@ class Batch:
     arm: str
     wall_s: float
     cpu_s: float
-    caller_cpu_s: float
     imbalance: float
 
 
@@ -100,12 +98,12 @@ async def run_batch(
             )
         )
 
-    start, cpu, own_cpu = time.perf_counter(), replicas.cpu_s(), time.process_time()
+    start, cpu = time.perf_counter(), replicas.cpu_s()
     async with replicas.watched() as loads, asyncio.TaskGroup() as tasks:
         for problem_set, problem in searches:
             tasks.create_task(run(problem_set, problem))
-    wall_s, cpu_s, caller = time.perf_counter() - start, replicas.cpu_s() - cpu, time.process_time() - own_cpu
-    return Batch(number, policy, arm, wall_s, cpu_s, caller, loads.imbalance), jobs
+    wall_s, cpu_s = time.perf_counter() - start, replicas.cpu_s() - cpu
+    return Batch(number, policy, arm, wall_s, cpu_s, loads.imbalance), jobs
 
 
 async def _solved(

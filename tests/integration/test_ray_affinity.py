@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.config import RaySettings, read_settings
+from orchestrator.engine import Engine, GenerateRequest, Message, Prefilled, Prompt, SampleSpec, Span
+from orchestrator.fleet_file import FleetFile
+from orchestrator.workers.ray.leases import AffinityCounters
 from orchestrator.workers.ray.placing import AffinitySettings, Reason
 from orchestrator.workers.ray.routing import ReplicaGone, Routing
 
@@ -23,6 +27,8 @@ with warnings.catch_warnings():
     from ray import serve
 
     from orchestrator.workers.ray.affinity import router_config
+    from orchestrator.workers.ray.deployment import DEPLOYMENT, application, application_name
+    from orchestrator.workers.ray.opening import open_here
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -198,3 +204,103 @@ async def test_trees_of_a_replica_that_dies_go_to_others_and_all_others_stay(han
     assert {tree_id: (await replica_of(handle, tree_id)).replica for tree_id in trees} == {
         tree_id: found.replica for tree_id, found in after.items()
     }, "the replica that came took trees that live"
+
+
+# Of the engine that calls replicas, and of what they count
+
+NAMESPACE = "affinity-test"
+TRUNK = Prompt((Message("user", "A question that all calls of a tree begin with, of some length. " * 4),))
+
+
+@pytest.fixture(scope="module")
+def fleet(cluster: None) -> FleetFile:
+    entry = {"model": "scripted:babble", "replicas": 3, "cpus": 0.1, "affinity": {"lease_s": 1.0}}
+    fleet = FleetFile.model_validate({"models": {"babble": entry}, "cluster": {"ray": "auto", "namespace": NAMESPACE}})
+    serve.run(application(fleet, "babble"), name=application_name("babble", namespace=NAMESPACE), route_prefix=None)
+    return fleet
+
+
+@pytest.fixture
+async def engine(fleet: FleetFile) -> AsyncIterator[Engine]:
+    settings = read_settings().model_copy(update={"ray": RaySettings(namespace=NAMESPACE)})
+    engine = await open_here("babble", settings)
+    yield engine
+    await engine.aclose()
+
+
+async def counted() -> list[AffinityCounters]:
+    """What came of affinity, as each replica sees it; trees whose lease is over are released by the way."""
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    details = await controller.get_serve_instance_details.remote()
+    name = application_name("babble", namespace=NAMESPACE)
+    replicas = details["applications"][name]["deployments"][DEPLOYMENT]["replicas"]
+    actors = [ray.get_actor(each["actor_name"], namespace=SERVE_NAMESPACE) for each in replicas]
+    return [AffinityCounters.from_json(await actor.record_routing_stats.remote()) for actor in actors]
+
+
+async def sampled(engine: Engine, tree_id: str, number: int, *, salt: str = "") -> Prefilled:
+    """One call of a tree: of its trunk for the first, of a branch from it for the others."""
+    request = GenerateRequest(
+        request_id=f"{tree_id}/{salt}/{number}",
+        prompt=Prompt(TRUNK.messages, (Span(f"Branch {number}. "),)) if number else TRUNK,
+        samples=(SampleSpec(number, 4),),
+        tree_id=tree_id,
+        cache_salt=salt or tree_id,  # what another tree has read does not count
+    )
+    read = Prefilled(0)
+    async for event in engine.generate(request):
+        if isinstance(event, Prefilled):
+            read = event
+    return read
+
+
+async def test_only_the_first_call_of_a_tree_finds_nothing_in_the_cache(engine: Engine):
+    before = sum(await counted(), AffinityCounters())
+    for tree in range(6):
+        first = await sampled(engine, f"tree-{tree}", 0)
+        later = [await sampled(engine, f"tree-{tree}", number) for number in range(1, 6)]
+        assert first.cached_tokens == 0
+        assert all(read.cached_tokens > 0 for read in later)
+    after = sum(await counted(), AffinityCounters())
+    assert after.tree_calls - before.tree_calls == 36
+    assert after.known_calls - before.known_calls == 30
+    assert (after.moved_calls, after.missed_calls, after.spilled_calls) == (0, 0, 0)
+
+
+async def test_a_tree_that_is_done_is_released_where_it_was_and_nowhere_else(engine: Engine):
+    await sampled(engine, "done", 0)
+    before = await counted()
+    await engine.release("done")
+    released = [now.tree_releases - then.tree_releases for then, now in zip(before, await counted(), strict=True)]
+    assert sorted(released) == [0, 0, 1]
+
+
+async def test_what_a_tree_keeps_is_told_with_its_next_call(engine: Engine):
+    await sampled(engine, "kept", 0)
+    before = sum(await counted(), AffinityCounters())
+    await engine.release("kept", keep=[TRUNK])
+    assert sum(await counted(), AffinityCounters()).tree_releases == before.tree_releases
+    await sampled(engine, "kept", 1)
+    await sampled(engine, "kept", 2)
+    assert sum(await counted(), AffinityCounters()).tree_releases == before.tree_releases + 1
+
+
+async def test_a_replica_releases_by_itself_a_tree_that_it_hears_nothing_of(engine: Engine):
+    before = sum(await counted(), AffinityCounters())
+    await sampled(engine, "silent", 0)
+    until = time.monotonic() + 10
+    while sum(await counted(), AffinityCounters()).expired_trees == before.expired_trees:
+        assert time.monotonic() < until, "its lease of a second does not end"
+        await asyncio.sleep(0.2)
+
+
+async def test_a_tree_is_still_found_after_its_caller_has_left_and_another_came(engine: Engine, fleet: FleetFile):
+    await sampled(engine, "resumed", 0)
+    settings = read_settings().model_copy(update={"ray": RaySettings(namespace=NAMESPACE)})
+    another = await open_here("babble", settings)
+    try:
+        assert (await sampled(another, "resumed", 1)).cached_tokens > 0
+    finally:
+        await another.aclose()
