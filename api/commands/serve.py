@@ -78,7 +78,7 @@ def serve(
     if workers > 1:
         _check_shareable(choice.names(settings))
     serving = process.Serving(settings=settings, models=models_with(choice, settings), store=kept_in)
-    listener = process.listening_socket(settings.service.host, settings.service.port)
+    listener = process.listening_socket(settings.service.host, settings.service.port, is_shared=workers > 1)
     address = process.address_of(listener)
     if workers > 1:
         _announce(address, choice.names(settings), kept_in)

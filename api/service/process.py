@@ -34,6 +34,8 @@ from orchestrator.workers.hosted import hosted_by_default
 _LOG = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+_SPREADS = sys.platform == "linux"
+"""Elsewhere connections to sockets with one address are not spread, and processes accept from the same socket."""
 _CLOSE_S = 5
 """Responses that are under way when everything else has ended have so long."""
 CTRL_C = 130
@@ -82,8 +84,8 @@ class Stop:
         return CTRL_C if self.signal_number == signal.SIGINT else 0
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+def listening_socket(host: str, port: int, *, is_shared: bool = False) -> socket.socket:
+    """A socket that listens, or, where processes share the address, one that keeps it for them (see `own_listener`).
 
     Raises:
         InvalidRequest: The address cannot be used.
@@ -91,6 +93,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host.strip("[]"), port), family=family, backlog=_BACKLOG)
+        if is_shared and _SPREADS:
+            listener = _kept_address(listener)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
         raise InvalidRequest(
@@ -101,6 +105,31 @@ def listening_socket(host: str, port: int) -> socket.socket:
     # Connections inherit it. asyncio sets it only where a socket says that its protocol is TCP, and this one does not;
     # a response's body would wait some 40 ms for the other side's delayed acknowledgement of its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _kept_address(listener: socket.socket) -> socket.socket:
+    """A socket that is bound as ``listener`` is, and does not listen; nobody else had the address a moment ago."""
+    address = listener.getsockname()
+    listener.close()
+    keeper = socket.socket(listener.family, socket.SOCK_STREAM)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    keeper.bind(address)
+    return keeper
+
+
+def own_listener(shared: socket.socket) -> socket.socket:
+    """The socket at which one of several processes listens.
+
+    The kernel spreads connections over those that have one each. Of processes that accept from one socket the first to
+    wake up takes all that wait, and keeps them.
+    """
+    if not _SPREADS:
+        return shared
+    listener = socket.create_server(shared.getsockname(), family=shared.family, backlog=_BACKLOG, reuse_port=True)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    shared.close()
     return listener
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from orchestrator.api.service.observing import forget_process, shared_between_processes
-from orchestrator.api.service.process import CTRL_C, Serving, serve
+from orchestrator.api.service.process import CTRL_C, Serving, own_listener, serve
 from orchestrator.api.terminal import failures
 from orchestrator.api.terminal.log import send_logs_to_file
 
@@ -29,7 +29,7 @@ _YOUNG_S = 5.0
 
 
 def serve_in_processes(serving: Serving, listener: socket.socket, *, num_processes: int) -> int:
-    """Runs processes that all accept from one socket until a signal comes; returns the exit code.
+    """Runs processes that all listen at one address until a signal comes; returns the exit code.
 
     A process that dies is started again; if one cannot even begin, all are ended with its exit code.
     """
@@ -113,6 +113,6 @@ def _work(serving: Serving, listener: socket.socket) -> None:
         return
 
     try:
-        sys.exit(asyncio.run(serve(serving, listener, on_ready=ready)))
+        sys.exit(asyncio.run(serve(serving, own_listener(listener), on_ready=ready)))
     except Exception as error:  # noqa: BLE001  # nothing but a line may reach the user
         sys.exit(failures.report(error, as_json=False, log_file=log_file))
