@@ -58,7 +58,6 @@ def _draw_costs(axes: Axes, plan: Plan) -> None:
     axes.bar_label(bars, [f"{cost:,.2f}" for cost in costs], padding=3)
     axes.set_yticks(range(len(shown)), names)
     axes.invert_yaxis()
-    axes.set_xscale("log")
     axes.margins(x=0.2)
     axes.set_xlabel("dollars per hour, idealised throughput")
     axes.set_title("cost")

@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ Numbers = NDArray[np.float64]
 
 NODE_LIMIT = 2000
 _WORTH = 1e-9
+_INFEASIBLE = 2  # scipy.optimize.milp: status
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,21 @@ class Infeasible:
         unserved: Buckets that no kind can serve, by role: their places.
         missing: GPUs beyond their caps that would be needed at least, by type: the least in sum.
         alone: By type with a cap: the GPUs it would need if only its cap were raised; None where that is not enough.
+        is_undecided: Whether the search ended at its node limit with nothing found and nothing proven.
     """
 
-    unserved: Mapping[str, tuple[int, ...]]
+    unserved: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     alone: Mapping[str, int | None] = field(default_factory=dict)
+    is_undecided: bool = False
+
+
+class _Solution(NamedTuple):
+    """Values of the columns, or None; whether it is proven that there are none."""
+
+    values: Numbers | None
+    gap: float
+    is_proven: bool
 
 
 class _Program:
@@ -153,8 +165,8 @@ class _Program:
         self._low.append(low)
         self._high.append(high)
 
-    def solve(self, node_limit: int) -> tuple[Numbers, float] | None:
-        """Values of the columns and the gap, or None if there is no solution."""
+    def solve(self, node_limit: int) -> _Solution:
+        """Values of the columns and the gap, or that there are none."""
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
@@ -168,8 +180,8 @@ class _Program:
             options={"node_limit": node_limit, "mip_rel_gap": 1e-6},
         )
         if found.x is None:
-            return None
-        return np.round(found.x), max(0.0, float(found.mip_gap or 0.0))
+            return _Solution(None, 0.0, is_proven=found.status == _INFEASIBLE)
+        return _Solution(np.round(found.x), max(0.0, float(found.mip_gap or 0.0)), is_proven=True)
 
 
 def _program(problem: MixProblem, *, relaxed: Sequence[str] | None = None) -> _Program:
@@ -242,10 +254,9 @@ def solve_mix(problem: MixProblem, *, node_limit: int = NODE_LIMIT) -> Mix | Inf
         return Infeasible({role: places for role, places in unserved.items() if places})
     program = _program(problem)
     found = program.solve(node_limit)
-    if found is None:
-        return _binding(problem, node_limit)
-    values, gap = found
-    return _mix(program, values, gap, time.perf_counter() - start)
+    if found.values is None:
+        return _binding(problem, node_limit) if found.is_proven else Infeasible(is_undecided=True)
+    return _mix(program, found.values, found.gap, time.perf_counter() - start)
 
 
 def _mix(program: _Program, values: Numbers, gap: float, seconds: float) -> Mix:
@@ -280,8 +291,8 @@ def _binding(problem: MixProblem, node_limit: int) -> Infeasible:
     alone: dict[str, int | None] = {}
     for relaxed in (capped, *([gpu] for gpu in capped if len(capped) > 1)):
         program = _program(problem, relaxed=relaxed)
-        found = program.solve(node_limit)
-        excess = {} if found is None else {gpu: round(found[0][column]) for gpu, column in program.excess.items()}
+        values = program.solve(node_limit).values
+        excess = {} if values is None else {gpu: round(values[column]) for gpu, column in program.excess.items()}
         if relaxed is capped:
             missing = {gpu: amount for gpu, amount in excess.items() if amount > 0}
         else:
@@ -289,4 +300,4 @@ def _binding(problem: MixProblem, node_limit: int) -> Infeasible:
             alone[gpu] = problem.caps[gpu] + excess[gpu] if gpu in excess else None
     if len(capped) == 1:
         alone = {gpu: problem.caps[gpu] + amount for gpu, amount in missing.items()}
-    return Infeasible({}, missing, alone)
+    return Infeasible(missing=missing, alone=alone)

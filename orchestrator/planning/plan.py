@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidRequest, NoPlan
+from orchestrator.fleet_file import MAX_REPLICAS
 from orchestrator.planning.capacity import Capacity, capacity
 from orchestrator.planning.catalogue import Catalogue
 from orchestrator.planning.demand import FanOut
@@ -208,6 +209,7 @@ def make_plan(request: PlanRequest) -> Plan:
     mix = solve_mix(problem, node_limit=request.node_limit)
     if isinstance(mix, Infeasible):
         raise _no_plan(request, mix, workloads, capacities, times)
+    _check_counts(mix)
     roles = tuple(
         _role_plan(request, role, workload=workloads[role], mix=mix, capacities=capacities[role], times=times[role])
         for role in workloads
@@ -220,6 +222,14 @@ def make_plan(request: PlanRequest) -> Plan:
         unrouted=_unrouted(problem, request.node_limit),
         assumptions=tuple(_assumptions(request, roles)),
     )
+
+
+def _check_counts(mix: Mix) -> None:
+    """A fleet file has an end."""
+    most = max((count for counts in mix.replicas.values() for count in counts.values()), default=0)
+    if most > MAX_REPLICAS:
+        reason = f"{most:,} replicas of one model are more than a fleet has ({MAX_REPLICAS:,}); plan for a part of it"
+        raise NoPlan(f"no fleet serves this load: {reason}", reasons=[reason])
 
 
 def _step_times(request: PlanRequest, role: str) -> dict[Kind, StepTimes]:
@@ -263,6 +273,8 @@ def _single(problem: MixProblem, gpu: str, node_limit: int) -> Alternative:
     found = solve_mix(problem.only(gpu), node_limit=node_limit)
     if isinstance(found, Mix):
         return Alternative(gpu, found.usd_per_hour, mix=found)
+    if found.is_undecided:
+        return Alternative(gpu, None, f"nothing was found within {node_limit:,} nodes")
     if found.unserved:
         count = sum(len(places) for places in found.unserved.values())
         return Alternative(gpu, None, f"{count} bucket(s) of requests cannot be served within the objectives")
@@ -338,6 +350,9 @@ def _no_plan(
     capacities: Mapping[str, Mapping[Kind, Capacity]],
     times: Mapping[str, Mapping[Kind, StepTimes]],
 ) -> NoPlan:
+    if found.is_undecided:
+        reason = f"nothing was found, and nothing proven, within {request.node_limit:,} nodes; raise --node-limit"
+        return NoPlan(reason, reasons=[reason])
     reasons: list[str] = []
     for role, places in found.unserved.items():
         reasons += why_unserved(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -100,7 +101,7 @@ class _Columns(NamedTuple):
     times: list[Any]  # Any: texts or JSON values
     inputs: list[Any]
     outputs: list[Any]
-    lines: list[int]
+    lines: Sequence[int]
     hashes: list[Sequence[int]]
 
 
@@ -158,20 +159,30 @@ def _csv_columns(path: Path, stream: Iterable[str], form: _Format, limit: int | 
     reader = csv.reader(stream)
     names = [name.strip() for name in next(reader)]
     places = [names.index(name) for name in form.columns]
-    columns = _Columns([], [], [], [], [])
     needed = max(places) + 1
-    for row in islice((row for row in reader if row), limit):
-        if len(row) < needed:
-            _refuse(path, reader.line_num, form.columns[-1], ",".join(row), f"has {len(row)} of {len(names)} columns")
-        columns.times.append(row[places[0]])
-        columns.inputs.append(row[places[1]])
-        columns.outputs.append(row[places[2]])
-        columns.lines.append(reader.line_num)
-    return columns
+    rows = list(islice(reader, limit))
+    lines: Sequence[int] = range(2, len(rows) + 2)
+    if reader.line_num != len(rows) + 1 or not all(rows):  # cells with line breaks, or empty lines
+        rows, lines = _numbered(path, limit)
+    if (short := next((at for at, row in enumerate(rows) if len(row) < needed), -1)) >= 0:
+        row = rows[short]
+        _refuse(path, lines[short], form.columns[-1], ",".join(row), f"has {len(row)} of {len(names)} columns")
+    times, inputs, outputs = ([row[place] for row in rows] for place in places)
+    return _Columns(times, inputs, outputs, lines, [])
+
+
+def _numbered(path: Path, limit: int | None) -> tuple[list[list[str]], list[int]]:
+    """Rows that are not empty, and the lines they end on."""
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream)
+        next(reader)
+        pairs = list(islice(((row, reader.line_num) for row in reader if row), limit))
+    return [row for row, _ in pairs], [line for _, line in pairs]
 
 
 def _json_columns(path: Path, stream: Iterable[str], limit: int | None) -> _Columns:
-    columns = _Columns([], [], [], [], [])
+    lines: list[int] = []
+    columns = _Columns([], [], [], lines, [])
     rows = ((number, line) for number, line in enumerate(stream, 1) if line.strip())
     for number, line in islice(rows, limit):
         try:
@@ -188,7 +199,7 @@ def _json_columns(path: Path, stream: Iterable[str], limit: int | None) -> _Colu
         ids = row.get("hash_ids") or []
         if not isinstance(ids, list) or not all(type(each) is int for each in ids):
             _refuse(path, number, "hash_ids", ids, "is no list of whole numbers")
-        columns.lines.append(number)
+        lines.append(number)
         columns.hashes.append(ids)
     return columns
 
@@ -225,7 +236,7 @@ def _trace(path: Path, form: _Format, columns: _Columns) -> Trace:
     return Trace(arrivals_s, np.maximum(inputs, 1), outputs, shared, path.name, tuple(notes))
 
 
-def _tokens(path: Path, column: str, values: list[Any], lines: list[int]) -> Counts:
+def _tokens(path: Path, column: str, values: list[Any], lines: Sequence[int]) -> Counts:
     numbers = _converted(path, column, values, lines, convert=_floats, complaint="is no number of tokens")
     bad = np.flatnonzero((numbers < 0) | (numbers > MAX_TOKENS) | (numbers != np.floor(numbers)))
     if bad.size:
@@ -238,7 +249,7 @@ def _converted(
     path: Path,
     column: str,
     values: list[Any],
-    lines: list[int],
+    lines: Sequence[int],
     *,
     convert: Callable[[list[Any]], Numbers],
     complaint: str,
@@ -269,8 +280,14 @@ def _floats(values: list[Any]) -> Numbers:
 
 def _dates(values: list[str]) -> Numbers:
     """Seconds since 1970; a zone at the end ("+00:00", "Z") is taken for UTC, since only differences count."""
-    texts = np.array([value.strip().removesuffix("Z").removesuffix("+00:00") for value in values])
-    moments = texts.astype("datetime64[ns]")
+    zone = next((zone for zone in ("Z", "+00:00") if values[0].endswith(zone)), "")
+    texts = np.array([value.removesuffix(zone) for value in values] if zone else values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # numpy warns of other zones and reads them all the same
+        try:
+            moments = texts.astype("datetime64[ns]")
+        except Warning as error:
+            raise ValueError(str(error)) from None
     if np.isnat(moments).any():
         return np.where(np.isnat(moments), np.nan, 0.0)
     return np.asarray((moments - moments[0]).astype(np.float64) / 1e9)

@@ -217,6 +217,7 @@ def _order(count: int, phase: float) -> NDArray[np.int64]:
 
 
 _SAMPLES = 4096
+_MOST_WINDOWS = 10_000_000
 _PHASES = (0.6180339887498949, 0.4142135623730951)  # golden ratio and square root of 2, less 1: nothing in step
 
 
@@ -261,6 +262,13 @@ def of_trace(
     if not 0 < scale <= 1e9:
         raise InvalidRequest(f"scale = {scale:g} must be more than 0", field="scale", value=scale)
     if rate is None:
+        if window_s <= 0 or not trace.duration_s / window_s <= _MOST_WINDOWS:
+            raise InvalidRequest(
+                f"window = {window_s:g} s does not suit a trace of {trace.duration_s:g} s: it must be more than 0, and "
+                f"at most {_MOST_WINDOWS:,} of them may fit",
+                field="window",
+                value=window_s,
+            )
         rate = float(np.quantile(trace.window_rates(window_s), busy))
         if rate == 0:
             raise InvalidRequest(
