@@ -241,7 +241,9 @@ class Request:
         if not self._run.recorder.needs_marks:
             return
         now = self._run.clock.monotonic()
-        if unit.tokens - unit.marked >= MARK_TOKENS or now - self._last_mark_at >= MARK_SECONDS:
+        # If it is lost, a sample of a server that does not count exactly is charged its whole grant, marked or not.
+        is_far = self._description.counts_exactly and unit.tokens - unit.marked >= MARK_TOKENS
+        if is_far or now - self._last_mark_at >= MARK_SECONDS:
             await self._mark(now)
 
     def _tell(self, unit: Unit, delta: Delta) -> None:
