@@ -10,6 +10,7 @@ import asyncio
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 with warnings.catch_warnings():
@@ -27,6 +28,7 @@ from orchestrator.workers.ray.values import answer
 _LOG = logging.getLogger(__name__)
 
 _SERVE_NAMESPACE = "serve"
+_HEALTH = tuple(field.name for field in fields(EngineHealth))
 VOCABULARY_S = 1.0
 """A call about the vocabulary blocks the event loop no longer."""
 
@@ -70,8 +72,8 @@ class Line:
             RayError: The replica is gone, or cannot be reached.
         """
         told = await self._actor.record_routing_stats.remote()
-        fields = ((told or {}).get("engines") or {}).get(self._model)
-        return None if fields is None else EngineHealth(**fields)
+        counters = ((told or {}).get("engines") or {}).get(self._model)
+        return None if counters is None else EngineHealth(**{name: counters[name] for name in _HEALTH})
 
     def vocabulary(self, name: str, argument: object) -> Any:  # Any: what the method returns
         """Calls a method about the vocabulary, and blocks until it has answered.

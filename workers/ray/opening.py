@@ -18,6 +18,8 @@ from orchestrator.workers.hosted.pacing import Pacing
 
 _HERE = f"{__name__}:open_here"
 _BEGINNING_S = 60.0
+_NEEDED = ("XDG_STATE_HOME",)
+"""Where the Ray of this machine is noted."""
 
 
 async def open_ray(target: str, settings: Settings) -> Engine:
@@ -43,7 +45,9 @@ async def open_ray(target: str, settings: Settings) -> Engine:
         settings=settings.model_copy(update={"ray": located}),
         opener=_HERE,
         pacing=Pacing(start_s=settings.ray.open_s + _BEGINNING_S),
-        variables={name: value for name, value in os.environ.items() if name.startswith("RAY_")},
+        variables={
+            name: os.environ[name] for name in os.environ if name.startswith("RAY_") or name == "XDG_STATE_HOME"
+        },
     )
 
 
