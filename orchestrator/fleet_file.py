@@ -281,7 +281,7 @@ class ClusterEntry(_Part):
         ray: Empty for no cluster: models are opened in the process that uses them. ``local``: a Ray of this machine,
             started by ``ttc fleet up``. ``auto``: the Ray that runs on this machine. ``HOST:PORT``: a Ray that this
             machine is a node of. ``ray://HOST:PORT``: one reached through its client server.
-        namespace: Ray's namespace for our actors, so that several fleets may share a cluster.
+        namespace: Tells the fleets of a cluster apart; letters, digits, '_' and '-'.
         cpus: Cores of a local Ray; None for those of the machine.
         gpus: Accelerators of a local Ray; None for those of the machine.
         object_store_mib: Shared memory of a local Ray, in MiB.
@@ -290,7 +290,7 @@ class ClusterEntry(_Part):
     """
 
     ray: str = Field("", max_length=500)
-    namespace: str = Field("ttc", min_length=1, pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    namespace: str = Field("ttc", min_length=1, pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
     cpus: int | None = Field(None, ge=1, le=4096)
     gpus: int | None = Field(None, ge=0, le=1024)
     object_store_mib: int = Field(200, ge=80, le=1 << 20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -151,10 +152,7 @@ async def open_fleet_file(
             f'roles = ["small"] to one of: {", ".join(fleet.models)}',
             field="roles",
         )
-    engines: dict[str, Engine] = {}
-    for name in fleet.models:
-        engines[name] = await open_entry(name, fleet, settings=settings)
-        opened.append(engines[name])
+    engines = await _open_all(fleet, settings=settings, opened=opened)
     for role, wanted in others.items():
         engine = await open_model(str(wanted), settings=settings) if isinstance(wanted, str | Path) else wanted
         if engine is not wanted:
@@ -162,6 +160,25 @@ async def open_fleet_file(
         roles[role] = free_name(engine.describe().name, engines)
         engines[roles[role]] = engine
     return Fleet(engines, roles)
+
+
+async def _open_all(fleet: FleetFile, *, settings: Settings, opened: list[Engine]) -> dict[str, Engine]:
+    """Models of a cluster at once, since most of it is waiting; models of this process one after the other."""
+    engines: dict[str, Engine] = {}
+    turn = asyncio.Semaphore(len(fleet.models) if fleet.has_cluster else 1)
+
+    async def open_one(name: str) -> None:
+        async with turn:
+            engines[name] = await open_entry(name, fleet, settings=settings)
+            opened.append(engines[name])
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for name in fleet.models:
+                tasks.create_task(open_one(name))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return {name: engines[name] for name in fleet.models}
 
 
 def recorded_models(

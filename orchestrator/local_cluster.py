@@ -16,10 +16,12 @@ class LocalCluster(NamedTuple):
     Attributes:
         address: ``HOST:PORT`` of its control store.
         pid: The process that keeps it, and ends it when it is told to end.
+        token_file: Holds the token without which it answers nobody.
     """
 
     address: str
     pid: int
+    token_file: str
 
 
 def state_file(namespace: str) -> Path:
@@ -32,7 +34,7 @@ def read_local(namespace: str) -> LocalCluster | None:
     """The local Ray that was last started for a fleet; None if it was ended, or none was started."""
     try:
         noted = json.loads(state_file(namespace).read_text(encoding="utf-8"))
-        return LocalCluster(str(noted["address"]), int(noted["pid"]))
+        return LocalCluster(str(noted["address"]), int(noted["pid"]), str(noted["token_file"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

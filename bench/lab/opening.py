@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from orchestrator.bench.lab.model_names import GENERATORS, REWARD_MODEL, weights_path
@@ -22,8 +23,18 @@ async def open_lab(target: str, settings: Settings) -> Engine:
     """
     from orchestrator.workers.llama_cpp import open_engine
 
+    weights = weights_of(target)
+    given = settings.llama_cpp.model_dump(exclude_none=True, exclude_unset=True)
+    return await open_engine(weights, name=target, **{**_DEFAULTS, **given})
+
+
+def weights_of(target: str) -> Path:
+    """The GGUF file of a model; ``ttc fleet check`` reads its header.
+
+    Raises:
+        UnknownName: There is none of that name.
+    """
     names = (*GENERATORS, REWARD_MODEL)
     if target not in names:
         raise UnknownName(kind="model of the lab", name=target, known=names)
-    given = settings.llama_cpp.model_dump(exclude_none=True, exclude_unset=True)
-    return await open_engine(weights_path(target), name=target, **{**_DEFAULTS, **given})
+    return weights_path(target)

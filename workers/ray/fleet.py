@@ -6,10 +6,15 @@ that any machine can look at the fleet, scale it and take it down without the fi
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import re
 import time
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from orchestrator.errors import ServiceFailed, UnknownName
@@ -53,7 +58,7 @@ class ModelStatus:
         target: Replicas that there are to be now.
         replicas: Replicas by state (RUNNING, STARTING, ...).
         message: Why it is not ready; empty if it is.
-        num_replaced: Replicas that ended lately, for whatever reason.
+        num_ended: Replicas that ended lately: failed, or scaled away.
         ongoing: Requests under way in all replicas.
         engine: Counters of the replicas' engines, added up; empty where replicas do not tell.
     """
@@ -63,7 +68,7 @@ class ModelStatus:
     target: int = 0
     replicas: Mapping[str, int] = field(default_factory=dict)
     message: str = ""
-    num_replaced: int = 0
+    num_ended: int = 0
     ongoing: int = 0
     engine: Mapping[str, float] = field(default_factory=dict)
 
@@ -123,7 +128,29 @@ def _group(fleet: FleetFile, name: str) -> dict[str, ModelEntry]:
 
 
 def _lasting(entry: ModelEntry) -> Json:
-    return entry.model_dump(exclude={*_SCALING, "roles", "prices", "start_timeout_s"})
+    return entry.model_dump(mode="json", exclude={*_SCALING, "roles", "prices", "start_timeout_s"})
+
+
+def _versioned(fleet: FleetFile, name: str) -> Any:  # Any: Ray is not imported before it is needed
+    """The application, in the version of all that a replica has to be started anew for.
+
+    Serve gives every deployment of the Python API a new version, and would start all replicas anew to add one; there is
+    no public way to say which version it is, other than `serve.deploy` with a file and an import path.
+    """
+    made = application(fleet, name)
+    lasting = {one: _lasting(entry) for one, entry in _group(fleet, name).items()}
+    text = json.dumps([version("ttc-orchestrator"), lasting], sort_keys=True)
+    made._bound_deployment._version = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return made
+
+
+def _serve() -> Any:  # Any: a module of Ray
+    """Ray Serve, imported now, with what it would tell everybody about its work left out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Serve declares its settings in a way that pydantic deprecates
+        from ray import serve
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    return serve
 
 
 class DeployedFleet:
@@ -150,15 +177,14 @@ class DeployedFleet:
 
     def deploy(self, fleet: FleetFile) -> Changes:
         """Asks for what the file says and the cluster does not have yet; returns before it is there."""
-        from ray import serve
-
+        serve = _serve()
         changes = self.changes(fleet)
         wanted = (*changes.added, *changes.changed, *changes.scaled)
         serve.start(proxy_location="Disabled")
         if wanted:
             serve.run_many(
                 [
-                    serve.RunTarget(application(fleet, name), name=self._application(name), route_prefix=None)
+                    serve.RunTarget(_versioned(fleet, name), name=self._application(name), route_prefix=None)
                     for name in wanted
                 ],
                 wait_for_ingress_deployment_creation=False,
@@ -212,9 +238,9 @@ class DeployedFleet:
         Args:
             drain_s: Waited for so long until nothing is left.
         """
-        from ray import serve
         from ray.experimental.internal_kv import _internal_kv_del
 
+        serve = _serve()
         names = sorted(self._present())
         for name in names:
             serve.delete(self._application(name), _blocking=False)
@@ -248,6 +274,7 @@ class DeployedFleet:
 
     def _details(self) -> Json:
         import ray
+        from ray.exceptions import RayError
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
         try:
@@ -256,7 +283,7 @@ class DeployedFleet:
             return {"applications": {}}
         try:
             details: Json = ray.get(controller.get_serve_instance_details.remote(), timeout=_CALL_S)
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             raise ServiceFailed(f"Ray Serve does not answer: {type(error).__name__}", status=None) from None
         return details
 
@@ -284,7 +311,7 @@ def status_of(
         target=target,
         replicas=replicas,
         message="" if state == READY else reason_of(deployment["message"] or told["message"]),
-        num_replaced=len(deployment.get("recent_dead_replicas", ())),
+        num_ended=len(deployment.get("recent_dead_replicas", ())),
         ongoing=ongoing,
         engine=engine or {},
     )
@@ -312,6 +339,7 @@ def _text(value: object) -> str:
 def _counters(told: Json | None) -> tuple[int, dict[str, dict[str, float]]]:
     """Requests under way in an application's running replicas, and counters by model, added up."""
     import ray
+    from ray.exceptions import RayError
     from ray.serve._private.constants import SERVE_NAMESPACE
 
     deployment = (told or {"deployments": {}})["deployments"].get(DEPLOYMENT)
@@ -323,13 +351,14 @@ def _counters(told: Json | None) -> tuple[int, dict[str, dict[str, float]]]:
         except ValueError:
             continue  # it has ended meanwhile
         calls.append((actor.get_num_ongoing_requests.remote(), actor.record_routing_stats.remote()))
-    ongoing, engines = 0, {}
+    ongoing = 0
+    engines: dict[str, dict[str, float]] = {}
     deadline = time.monotonic() + _REPLICA_CALL_S
     for number, counters in calls:
         try:
             left = max(deadline - time.monotonic(), 0.1)
             under_way, told_of = ray.get([number, counters], timeout=left)
-        except ray.exceptions.RayError:
+        except RayError:
             continue  # one that does not answer is not counted
         ongoing += under_way
         _add(engines, told_of)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.errors import InvalidRequest, ServiceFailed
-from orchestrator.workers.ray.local import is_reachable, require_ray
+from orchestrator.local_cluster import read_local
+from orchestrator.workers.ray.local import is_reachable, require_ray, token_variables
 
 _ACCELERATOR = "accelerator_type:"
 
@@ -64,6 +65,8 @@ def joined(address: str, *, namespace: str) -> Iterator[None]:
     """
     require_ray()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # What is left of Serve in this process when it has left the cluster must not join whatever other one it finds.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     if ray.is_initialized():
@@ -76,21 +79,51 @@ def joined(address: str, *, namespace: str) -> Iterator[None]:
             "another in cluster.ray",
             status=None,
         )
-    try:
-        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise _refused(error, address) from None
+    noted = read_local(namespace)
+    is_local = noted is not None and noted.address == address
+    here = {"_node_ip_address": place.rpartition(":")[0]} if is_local else {}
+    with _token(noted.token_file if noted is not None and is_local else None):
+        try:
+            ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **here)
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+            raise _refused(error, address) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _token(file: str | None) -> Iterator[None]:
+    """Shows the token of a local Ray meanwhile; Ray takes it from the environment only."""
+    if file is None:
+        yield
+        return
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    before = {name: os.environ.get(name) for name in (*token_variables(file), "RAY_AUTH_TOKEN")}
+    os.environ.pop("RAY_AUTH_TOKEN", None)  # it would go before the file
+    os.environ.update(token_variables(file))
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
     try:
         yield
     finally:
-        ray.shutdown()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def view(address: str) -> ClusterView:
     """The cluster that this process has joined."""
     import ray
 
-    nodes = [_node(node) for node in ray.nodes() if node["Alive"]]
+    told: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Any: what Ray tells
+    nodes = [_node(node) for node in told if node["Alive"]]
     return ClusterView(address=address, ray_version=ray.__version__, nodes=tuple(nodes))
 
 

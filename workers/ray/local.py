@@ -1,8 +1,13 @@
-"""A Ray of one machine: started and ended by ``ttc fleet``, with nothing that other machines can reach."""
+"""A Ray of one machine, started and ended by ``ttc fleet``.
+
+Ray listens on all addresses of a machine, and whoever reaches it can run anything. So this one has a token of its own,
+which only its user can read, and answers nobody without it.
+"""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import stat
@@ -18,6 +23,8 @@ from orchestrator.fleet_file import ClusterEntry
 from orchestrator.local_cluster import LocalCluster, forget_local, read_local, write_local
 
 _HOST = "127.0.0.1"
+_STAYS = "127.0.0.2" if sys.platform == "linux" else None
+"""Where its node is: Ray would put 127.0.0.1 aside for the address in the network, which a laptop changes."""
 _START_S = 90.0
 _STOP_S = 20.0
 _LOOK_AGAIN_S = 0.1
@@ -70,7 +77,8 @@ def start(cluster: ClusterEntry, *, start_s: float = _START_S) -> LocalCluster:
     if (known := running(cluster.namespace)) is not None:
         return known
     folder = _folder()
-    address = f"{_HOST}:{_free_port()}"
+    address = f"{_STAYS or _HOST}:{_free_port()}"
+    token_file = _new_token(folder / f"{cluster.namespace}.token")
     log = folder / f"{cluster.namespace}.log"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter, Ray's module
@@ -79,9 +87,9 @@ def start(cluster: ClusterEntry, *, start_s: float = _START_S) -> LocalCluster:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0")},
+            env={**os.environ, **token_variables(token_file), "RAY_USAGE_STATS_ENABLED": "0"},
         )
-    started = LocalCluster(address, process.pid)
+    started = LocalCluster(address, process.pid, str(token_file))
     write_local(cluster.namespace, started)
     try:
         _await(process, address=address, log=log, deadline=time.monotonic() + start_s)
@@ -122,13 +130,14 @@ def stop(namespace: str, *, stop_s: float = _STOP_S) -> bool:
         if _is_keeper(noted):
             _signal(noted.pid, signal.SIGKILL)  # Ray's reaper ends what is left
     forget_local(namespace)
+    Path(noted.token_file).unlink(missing_ok=True)
     return is_there
 
 
 def _command(cluster: ClusterEntry, *, address: str, folder: Path) -> list[str]:
     port = address.rpartition(":")[2]
     options = {
-        "--node-ip-address": _HOST,
+        "--node-ip-address": _STAYS,
         "--port": port,
         "--num-cpus": cluster.cpus,
         "--num-gpus": cluster.gpus,
@@ -157,6 +166,18 @@ def _folder() -> Path:
             f"{folder} belongs to somebody else; set TMPDIR to a folder of your own", field="TMPDIR", value=str(folder)
         )
     return folder
+
+
+def token_variables(token_file: Path | str) -> dict[str, str]:
+    """Variables of a process that may join."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
+
+
+def _new_token(file: Path) -> Path:
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as output:
+        output.write(secrets.token_hex(32))
+    return file
 
 
 def _free_port() -> int:
