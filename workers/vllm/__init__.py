@@ -1,4 +1,4 @@
-"""The vLLM engine: models on accelerators, or on its CPU build, with vLLM's front in this process and its core beside."""
+"""The vLLM engine: vLLM's front in this process, its core with the model in another; on accelerators or the CPU."""
 
 from orchestrator.workers.vllm.opening import open_engine, open_vllm
 

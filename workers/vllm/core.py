@@ -1,25 +1,18 @@
-"""vLLM itself: started in this process with its core in another, its log in a file, its statistics added up."""
+"""A running vLLM: its front in this process, its core in another, which is started again when it dies."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import os
-import shutil
-import tempfile
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING
 
 from orchestrator.config import VllmSettings
-from orchestrator.errors import MissingDependency, TtcError
+from orchestrator.errors import TtcError
 from orchestrator.workers.vllm import failures
-from orchestrator.workers.vllm.arguments import engine_arguments
 from orchestrator.workers.vllm.asking import prompt_input
-from orchestrator.workers.vllm.counters import SchedulerCounters, StatLogger
+from orchestrator.workers.vllm.counters import SchedulerCounters
+from orchestrator.workers.vllm.starting import start_vllm
 
 if TYPE_CHECKING:
     from vllm.outputs import PoolingRequestOutput, RequestOutput
@@ -28,10 +21,11 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 _LOG = logging.getLogger(__name__)
-_ENVIRONMENT = threading.Lock()
-"""Invariant: the process's environment is changed for one start at a time, and is as before when it is free."""
-_LOG_TAIL_BYTES = 262_144
-_SHUTDOWN_S = 10.0
+_MOST_STARTS = 3
+"""Starts that may fail, or cores that may die, in a row; one that has lived for `_STABLE_S` begins a new row."""
+_STABLE_S = 600.0
+_PATIENCE_S = 90.0
+"""How long a request waits for a core that is being started again."""
 
 
 class Core:
@@ -43,13 +37,20 @@ class Core:
         counters: The scheduler's.
     """
 
-    def __init__(self, llm: AsyncLLM, *, name: str, tasks: frozenset[str], counters: SchedulerCounters) -> None:
+    def __init__(
+        self, llm: AsyncLLM, *, model: str, settings: VllmSettings, name: str, counters: SchedulerCounters
+    ) -> None:
         self.llm = llm
-        self.tasks = tasks
+        self.tasks: frozenset[str] = frozenset()
         self.counters = counters
+        self._model = model
+        self._settings = settings
         self._name = name
         self._is_closed = self._is_shut_down = False
         self._closing = asyncio.Lock()  # invariant: vLLM is shut down once
+        self._revival: asyncio.Task[None] | None = None
+        self._num_deaths = 0
+        self._started_at = asyncio.get_running_loop().time()
 
     @classmethod
     async def start(cls, model: str, settings: VllmSettings, *, name: str) -> Core:
@@ -62,13 +63,14 @@ class Core:
             EngineFailed: It did not start: no memory, a device that is not there, weights that do not fit.
         """
         counters = SchedulerCounters()
-        llm = await asyncio.to_thread(_start, model, settings, name, counters)
+        llm = await asyncio.to_thread(start_vllm, model, settings, name, counters)
+        core = cls(llm, model=model, settings=settings, name=name, counters=counters)
         try:
-            tasks = frozenset(await llm.get_supported_tasks())
+            core.tasks = frozenset(await llm.get_supported_tasks())
         except BaseException:
-            await asyncio.to_thread(llm.shutdown, _SHUTDOWN_S)
+            await core.aclose()
             raise
-        return cls(llm, name=name, tasks=tasks, counters=counters)
+        return core
 
     @property
     def trouble(self) -> str:
@@ -76,6 +78,42 @@ class Core:
         if self._is_closed:
             return failures.closed(self._name).message
         return failures.died(self._name).message if self.llm.errored else ""
+
+    async def ready(self, *, within_s: float | None = None) -> None:
+        """Returns when requests are served; a core that has died is started again, and waited for.
+
+        Args:
+            within_s: Wait no longer; a minute and a half at most.
+
+        Raises:
+            EngineFailed: Closed; or dead, and not back in time (retryable), or for good.
+        """
+        if self._is_closed:
+            raise failures.closed(self._name)
+        if not self.llm.errored:
+            return
+        if self._num_deaths >= _MOST_STARTS:
+            raise failures.died(self._name, is_for_good=True)
+        if self._revival is None or self._revival.done():
+            # Not in a task group: it serves whoever asks next, and ends with the engine (see `aclose`).
+            self._revival = asyncio.create_task(self._revive(), name=f"start vllm {self._name}")
+        patience_s = _PATIENCE_S if within_s is None else min(within_s, _PATIENCE_S)
+        await asyncio.wait([self._revival], timeout=patience_s)
+        self.require_running()
+
+    async def _revive(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._num_deaths = 1 if now - self._started_at > _STABLE_S else self._num_deaths + 1
+        self._started_at = now
+        _LOG.warning("vLLM's core has died and is started again", extra={"model": self._name})
+        try:
+            await asyncio.to_thread(self.llm.shutdown)
+            llm = await asyncio.to_thread(start_vllm, self._model, self._settings, self._name, self.counters)
+            await llm.get_supported_tasks()
+        except TtcError as error:
+            _LOG.error("vLLM could not be started again: %s", error, extra={"model": self._name})
+            return
+        self.llm = llm
 
     @property
     def num_unfinished(self) -> int:
@@ -107,7 +145,7 @@ class Core:
 
     async def generate(
         self, ids: Sequence[int], params: SamplingParams, request_id: str, *, priority: int = 0, cache_salt: str = ""
-    ) -> AsyncIterator[RequestOutput]:
+    ) -> AsyncGenerator[RequestOutput, None]:
         """What vLLM samples; closing the iterator aborts the request.
 
         Raises:
@@ -153,67 +191,11 @@ class Core:
         async with self._closing:
             if not self._is_shut_down:
                 self._is_shut_down = True
-                await asyncio.to_thread(self.llm.shutdown, _SHUTDOWN_S)
+                if self._revival is not None:
+                    await asyncio.wait([self._revival])  # a start in another thread cannot be broken off
+                await asyncio.to_thread(self.llm.shutdown)
 
     def _failure(self, error: Exception) -> TtcError:
         if self._is_closed:
             return failures.closed(self._name)
         return failures.died(self._name) if self.llm.errored else failures.of_request(error, model=self._name)
-
-
-def _start(model: str, settings: VllmSettings, name: str, counters: SchedulerCounters) -> AsyncLLM:
-    folder = Path(tempfile.mkdtemp(prefix="ttc-vllm-"))
-    log = settings.log or folder / "vllm.log"
-    start_of_log = log.stat().st_size if log.exists() else 0
-    try:
-        with _ENVIRONMENT, _environment(settings, folder, log):
-            try:
-                from vllm.engine.arg_utils import AsyncEngineArgs
-                from vllm.v1.engine.async_llm import AsyncLLM
-            except ImportError as error:
-                raise MissingDependency(package="vllm", extra="vllm", purpose="the vLLM engine") from error
-            try:
-                args = AsyncEngineArgs(**engine_arguments(model, settings))
-                logger = lambda _config, _index=0: StatLogger(counters)  # noqa: E731  # vLLM tells factories from classes
-                return AsyncLLM.from_engine_args(args, stat_loggers=[logger])
-            except Exception as error:
-                raise failures.of_start(error, _tail(log, start_of_log), model=name) from error
-    finally:
-        if settings.log is None and not _LOG.isEnabledFor(logging.DEBUG):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _environment(settings: VllmSettings, folder: Path, log: Path) -> Iterator[None]:
-    """Variables that vLLM and the processes it starts read; what the user has set stays."""
-    config = folder / "logging.json"
-    config.write_text(json.dumps(_logging_config(log)), encoding="utf-8")
-    wanted = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_CONFIG_PATH": str(config)}
-    if settings.cpu_cores:
-        wanted["VLLM_CPU_OMP_THREADS_BIND"] = settings.cpu_cores
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
-
-
-def _logging_config(log: Path) -> dict[str, Any]:  # Any: as `logging.config.dictConfig` takes it
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(process)d %(name)s %(message)s"}},
-        "handlers": {"file": {"class": "logging.FileHandler", "filename": str(log), "formatter": "plain"}},
-        "loggers": {"vllm": {"handlers": ["file"], "level": "INFO", "propagate": False}},
-    }
-
-
-def _tail(log: Path, start: int) -> str:
-    try:
-        with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - _LOG_TAIL_BYTES))
-            return file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""

@@ -38,9 +38,10 @@ def of_request(error: Exception, *, model: str) -> TtcError:
     return EngineFailed(f"vLLM failed on a request to model {model!r}: {shortened(said)}", model=model)
 
 
-def died(model: str) -> EngineFailed:
+def died(model: str, *, is_for_good: bool = False) -> EngineFailed:
     """The process that runs the model is gone."""
-    return EngineFailed(f"vLLM's engine core for model {model!r} has died", model=model)
+    what = "has died too often, and is not started again" if is_for_good else "has died"
+    return EngineFailed(f"vLLM's engine core for model {model!r} {what}", model=model, is_retryable=not is_for_good)
 
 
 def closed(model: str) -> EngineFailed:

@@ -70,7 +70,6 @@ class VllmGenerator(VllmEngine):
             EngineFailed: vLLM has died, or has no room for more (both retryable), or the engine was closed.
         """
         check_capabilities(request, self._description)
-        self._core.require_running()
         check(request, most_logprobs=self._prompts.vocabulary.size)
         if request.request_id in self._live:
             raise InvalidRequest(
@@ -80,11 +79,16 @@ class VllmGenerator(VllmEngine):
             )
         live = self._live[request.request_id] = _Live()
         try:
+            asked_at = asyncio.get_running_loop().time()
+            await self._core.ready(within_s=request.deadline_s)
+            if request.deadline_s is not None:
+                waited_s = asyncio.get_running_loop().time() - asked_at
+                request = replace(request, deadline_s=max(0.0, request.deadline_s - waited_s))
             prompt = await self._prompt_ids(request.prompt, request)
             self._require_room(len(prompt))
             self._core.require_room(len(request.samples))
             generation = live.generation = self._generation(request, prompt)
-            # Not in a task group: the group would end in the reader's task, which may leave this generator at any event.
+            # Not in a task group: it would end in the reader's task, which may leave this generator at any event.
             live.server = asyncio.create_task(generation.run(), name=f"vllm {request.request_id}")
             if live.is_cancelled:
                 self.cancel(request.request_id)
@@ -126,6 +130,7 @@ class VllmGenerator(VllmEngine):
 
     async def score_tokens(self, prompt: Prompt, token_ids: Sequence[int], *, tree_id: str = "") -> TokenScores:  # noqa: ARG002
         """Log probability of each of ``token_ids`` as the continuation of ``prompt``, in one pass."""
+        await self._core.ready()
         given = tuple(token_ids)
         self._prompts.vocabulary.require_ids(given)
         ids = await self._prompt_ids(prompt)
@@ -139,6 +144,7 @@ class VllmGenerator(VllmEngine):
 
     async def logits(self, prompt: Prompt) -> LogitRow:
         """The whole row of log probabilities of the token after ``prompt``: its logits, less a constant."""
+        await self._core.ready()
         ids = await self._prompt_ids(prompt)
         self._require_room(len(ids))
         with self._reading():

@@ -24,7 +24,7 @@ class VllmEmbedder(VllmEngine):
             ContextOverflow: A text is too long.
             EngineFailed: vLLM has died, or has no room for more.
         """
-        self._core.require_running()
+        await self._core.ready()
         encoded = await asyncio.to_thread(lambda: [self._text_ids(text) for text in texts])
         for ids in encoded:
             self._require_room(len(ids), replies=0)

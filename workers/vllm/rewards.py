@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.engine import ModelDescription, Prompt, StepRewards
 from orchestrator.errors import EngineFailed
@@ -14,6 +14,9 @@ from orchestrator.workers.vllm.core import Core
 from orchestrator.workers.vllm.engine import VllmEngine
 from orchestrator.workers.vllm.generator import VllmGenerator
 from orchestrator.workers.vllm.prompts import PromptReader
+
+if TYPE_CHECKING:
+    from vllm.pooling_params import PoolingParams
 
 _SUM_ROUNDING = 0.02  # of probabilities in bfloat16
 
@@ -54,9 +57,7 @@ class VllmClassifyingJudge(VllmEngine):
         tree_id: str = "",  # noqa: ARG002  # vLLM manages its cache
     ) -> StepRewards:
         """Rewards of ``steps[num_known:]``; see `RewardsSteps`."""
-        from vllm.pooling_params import PoolingParams
-
-        self._core.require_running()
+        await self._core.ready()
         if num_known >= len(steps):
             return StepRewards((), 0)
         ids = await self._prompt_ids(Prompt(prompt.messages))
@@ -67,7 +68,7 @@ class VllmClassifyingJudge(VllmEngine):
             ids.append(self._tag)
         self._require_room(len(ids), replies=0)
         with self._reading():
-            output = await self._core.pool(ids, PoolingParams(task="token_classify"), self._next_id("judge"))
+            output = await self._core.pool(ids, self._params(), self._next_id("judge"))
         rows = output.outputs.data.float().tolist()
         if len(rows) == len(ids):
             rows = [rows[place] for place in places]
@@ -77,6 +78,14 @@ class VllmClassifyingJudge(VllmEngine):
         cached = min(output.num_cached_tokens or 0, len(ids))
         self._count_read(len(ids), cached)
         return StepRewards(rewards, len(ids), cached)
+
+    def _params(self) -> PoolingParams:
+        """Of a model that picks out tags itself, the tag; others give a row for every token, of which we pick."""
+        from vllm.pooling_params import PoolingParams
+
+        pooler = self._core.llm.model_config.pooler_config
+        picks_tags = pooler is not None and pooler.tok_pooling_type == "STEP"
+        return PoolingParams(task="token_classify", step_tag_id=self._tag if picks_tags else None)
 
     def _reward(self, row: Sequence[float]) -> float:
         place = self._good_class if len(row) > 1 else 0
@@ -125,7 +134,7 @@ class VllmAnsweringJudge(VllmGenerator):
         tree_id: str = "",  # noqa: ARG002  # vLLM manages its cache
     ) -> StepRewards:
         """Rewards of ``steps[num_known:]``; see `RewardsSteps`."""
-        self._core.require_running()
+        await self._core.ready()
         if num_known >= len(steps):
             return StepRewards((), 0)
         ids = await self._prompt_ids(Prompt(prompt.messages))
