@@ -63,10 +63,13 @@ class BodyMaker:
         """Where bodies are posted, below ``base_url``."""
         return "completions" if self._options.api == "completions" else "chat/completions"
 
-    @property
-    def sends_stop(self) -> bool:
-        """Whether the server watches for stop strings itself."""
-        return self._dialect.keeps_stop
+    def may_cut(self, request: GenerateRequest) -> bool:
+        """Whether samples may have to be ended from here."""
+        return bool(request.monitors or (request.stop and not self._dialect.keeps_stop))
+
+    def streams(self, request: GenerateRequest) -> bool:
+        """Whether replies are asked for as streams."""
+        return self._options.stream or self.may_cut(request)
 
     def check(self, request: GenerateRequest) -> None:
         """Refuses what this server cannot do.
@@ -99,7 +102,9 @@ class BodyMaker:
             samples: Which of its samples.
             max_tokens: Instead of what they ask for.
         """
-        body: _Body = {"model": self._model, "stream": True, "stream_options": self._stream_options()}
+        body: _Body = {"model": self._model}
+        if self.streams(request):
+            body |= {"stream": True, "stream_options": self._stream_options()}
         body |= self._prompt(request.prompt)
         limit = samples[0].spec.max_tokens if max_tokens is None else max_tokens
         length_field = self._dialect.length_field if self._options.api == "chat" else "max_tokens"
@@ -109,7 +114,7 @@ class BodyMaker:
         body |= self._structure(request)
         if request.tools is not None:
             body |= _offer(request.tools)
-        if self.sends_stop and request.stop:
+        if self._dialect.keeps_stop and request.stop:
             body |= {"stop": list(request.stop), "include_stop_str_in_output": True}
         if self._dialect.has_cache_salt and request.cache_salt:
             body["cache_salt"] = request.cache_salt

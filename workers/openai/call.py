@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from orchestrator.engine import GenerateRequest
 from orchestrator.errors import ContextOverflow
 from orchestrator.workers.openai.body import BodyMaker, estimated_tokens
-from orchestrator.workers.openai.chunks import Chunk, ReportedUsage, ServerReportedError, parse_chunks
+from orchestrator.workers.openai.chunks import Chunk, ReportedUsage, ServerReportedError, parse_chunks, parse_whole
 from orchestrator.workers.openai.failures import PromptTooLong, UpstreamFailed
 from orchestrator.workers.openai.outbox import Outbox
 from orchestrator.workers.openai.sample import RemoteSample, shares
@@ -63,6 +64,7 @@ class Call:
         self._has_running_usage = has_running_usage
         self._usage: ReportedUsage | None = None
         self._max_tokens: int | None = None
+        self._is_whole = not maker.streams(request)
 
     async def run(self) -> None:
         """Delivers all events of its samples.
@@ -75,7 +77,7 @@ class Call:
             attempt = 0
             while True:
                 try:
-                    await self._stream()
+                    await self._attempt()
                     return
                 except PromptTooLong as error:
                     self._shorten(error)
@@ -90,21 +92,45 @@ class Call:
         finally:
             self.begun.set()
 
-    async def _stream(self) -> None:
+    async def _attempt(self) -> None:
         body = self._maker.body(self._request, self._samples, max_tokens=self._max_tokens)
-        may_cut = bool(self._request.monitors or (self._request.stop and not self._maker.sends_stop))
-        stream = self._transport.stream(self._maker.path, body, num_samples=len(self._samples), is_paced=not may_cut)
         try:
-            async with stream as reads:
-                async for events in reads:
-                    await self._take(parse_chunks(events))
-                    if all(sample.is_finished for sample in self._samples):
-                        return  # cut from here: leaving closes the connection
+            await (self._receive(body) if self._is_whole else self._stream(body))
         except MalformedStream as error:
-            raise UpstreamFailed(f"malformed stream: {error}") from error
+            raise UpstreamFailed(f"malformed reply: {error}") from error
         except ServerReportedError as error:
             raise self._transport.failures.of_error(error.error) from error
+
+    async def _stream(self, body: Mapping[str, Any]) -> None:  # Any: JSON values
+        stream = self._transport.stream(
+            self._maker.path,
+            body,
+            num_samples=len(self._samples),
+            is_paced=not self._maker.may_cut(self._request),
+        )
+        async with stream as reads:
+            async for events in reads:
+                await self._take(parse_chunks(events))
+                if all(sample.is_finished for sample in self._samples):
+                    return  # cut from here: leaving closes the connection
         self._finish()
+
+    async def _receive(self, body: Mapping[str, Any]) -> None:  # Any: JSON values
+        """Asks for a reply in one piece; while it is under way, nothing is known of what has been sampled."""
+        for sample in self._samples:
+            sample.unseen_tokens = self._max_tokens or sample.spec.max_tokens
+        try:
+            reply = await self._transport.whole(self._maker.path, body)
+        except (PromptTooLong, UpstreamFailed):
+            self._note_seen()
+            raise
+        self._note_seen()
+        await self._take([parse_whole(reply)])
+        self._finish()
+
+    def _note_seen(self) -> None:
+        for sample in self._samples:
+            sample.unseen_tokens = 0
 
     async def _take(self, chunks: Iterable[Chunk]) -> None:
         """Takes what was read at once; what came before something bad in it is delivered all the same."""
@@ -131,7 +157,7 @@ class Call:
         running: int | None = None
         if chunk.usage is not None:
             self._usage = chunk.usage
-            running = chunk.usage.completion_tokens if self._has_running_usage else None
+            running = chunk.usage.completion_tokens if self._has_running_usage and not self._is_whole else None
         for choice in chunk.choices:
             place = choice.place
             if not 0 <= place < len(self._samples):
@@ -155,7 +181,7 @@ class Call:
             raise self._broken()
         waiting = [sample for sample in samples if not sample.is_finished]
         total = self._usage.completion_tokens if self._usage is not None else None
-        parts = shares(total, samples) if total is not None else None
+        parts = shares(total, samples, by_length=self._is_whole) if total is not None else None
         by_sample = dict(zip((sample.index for sample in samples), parts, strict=True)) if parts is not None else {}
         for sample in waiting:
             self._outbox.put_now(sample.finished(by_sample.get(sample.index, sample.reported_tokens)))

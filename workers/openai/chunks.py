@@ -156,6 +156,16 @@ def parse_chunk(data: str) -> Chunk:
     return _chunk(value, data)
 
 
+def parse_whole(data: bytes) -> Chunk:
+    """What a reply in one piece says.
+
+    Raises:
+        ServerReportedError: It is an error object.
+        MalformedStream: It is no completion.
+    """
+    return parse_chunk(text_of(data))
+
+
 def _chunk(value: Any, data: str | bytes) -> Chunk:  # Any: JSON value
     if not isinstance(value, dict):
         raise MalformedStream(f"an event is not a JSON object: {_shown(data)}")
@@ -194,7 +204,7 @@ def _raise_error(value: _Json) -> None:
 
 
 def _choice(choice: _Json) -> ChoiceChunk:
-    delta = choice.get("delta")
+    delta = choice.get("delta") or choice.get("message")  # the latter in whole replies
     source: _Json = delta if isinstance(delta, dict) else choice
     text = source.get("content") if isinstance(delta, dict) else source.get("text")
     calls = source.get("tool_calls")

@@ -261,9 +261,8 @@ class OpenAIEngine:
 
     def _groups(self, request: GenerateRequest, samples: Sequence[RemoteSample]) -> list[list[RemoteSample]]:
         """Which samples share a request to the server."""
-        watches_from_here = bool(request.monitors) or (bool(request.stop) and not self._dialect.keeps_stop)
         wants_one = _sends_n(self._options, self._dialect)
-        if len(samples) < 2 or watches_from_here or not wants_one or self._honours_n is False:
+        if len(samples) < 2 or self._maker.may_cut(request) or not wants_one or self._honours_n is False:
             return [[sample] for sample in samples]
         by_limit: dict[int, list[RemoteSample]] = {}
         for sample in samples:

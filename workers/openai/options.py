@@ -34,6 +34,10 @@ class OpenAIOptions(BaseModel):
             and bills it once per sample if it bills. ``n``: one request, the prompt is billed once, seeds are the
             server's own. ``auto``: requests where prefixes are shared, or where stop strings or monitors have to be
             watched from here; else ``n``.
+        stream: Whether replies are streamed. Whole ones cost this process much less CPU time, but nothing is known of
+            them before they are there: nobody sees their text grow, nothing of them is left at a deadline, and one
+            that is cancelled or lost is charged all the tokens it was granted. Requests with monitors, or with stop
+            strings that have to be watched from here, are streamed all the same.
         continue_mode: Whether partial replies can be continued. ``probe`` asks the server to continue one and looks;
             ``auto`` does so where the dialect knows a way.
         context_length: Tokens of prompt and reply; needed where the server does not say.
@@ -44,7 +48,7 @@ class OpenAIOptions(BaseModel):
         grammar_field: Where grammars go, if not where its dialect says.
         embeddings: Whether to serve embeddings as well (`OpenAIEmbeddingEngine`).
         connect_timeout_s: For a connection.
-        idle_timeout_s: Longest silence, the wait for the first token included.
+        idle_timeout_s: Longest silence, the wait for the first token (or the whole reply) included.
         max_connections: Requests under way at once; more wait.
         max_retries: Further attempts before the first token.
         headers: Sent with each request.
@@ -62,6 +66,7 @@ class OpenAIOptions(BaseModel):
     chat_template: Literal["chatml", "plain"] = "chatml"
     dialect: DialectName | Literal["auto"] = "auto"
     fan_out: Literal["auto", "n", "requests"] = "auto"
+    stream: bool = True
     continue_mode: Literal["auto", "probe", "on", "off"] = "auto"
     context_length: int | None = Field(default=None, ge=2)
     cost: ModelCost | None = None

@@ -44,6 +44,8 @@ class RemoteSample:
         spec: Its seed and limit.
         counted_tokens: Tokens seen here: as reported, else one for each chunk with text.
         reported_tokens: The server's count so far; None if it gives none.
+        unseen_tokens: Most that may have been sampled unseen, which it is charged if it is ended from here.
+        num_chars: Length of its text.
         ending: Why it ended, once it has.
         is_cut: It was ended from here; the server may have gone on a little.
         is_finished: Its `Finished` has been sent.
@@ -54,6 +56,8 @@ class RemoteSample:
         self.spec = spec
         self.counted_tokens = 0
         self.reported_tokens: int | None = None
+        self.unseen_tokens = 0
+        self.num_chars = 0
         self.ending: Ending | None = None
         self.is_cut = False
         self.is_finished = False
@@ -81,6 +85,7 @@ class RemoteSample:
             self.reported_tokens = max(reported_tokens, self.reported_tokens or 0)
             sampled = max(0, self.reported_tokens - self.counted_tokens)
         self.counted_tokens += sampled
+        self.num_chars += sum(map(len, choice.pieces))
         texts, infos, ending = choice.pieces, choice.tokens, None
         if self._watched is not None:
             texts, infos, ending = _watch(self._watched, choice, num_logprobs=self._watched_logprobs)
@@ -169,6 +174,7 @@ class RemoteSample:
     def cancelled(self, detail: str = "") -> Finished:
         """Its last event, if it is ended from outside."""
         self.ending, self.is_cut = Ending(FinishReason.CANCELLED, detail), True
+        self.counted_tokens += self.unseen_tokens
         return self.finished(None)
 
 
@@ -194,12 +200,17 @@ def _extended(call: ToolCall | None, part: ToolCallPart) -> ToolCall:
     return ToolCall(call.id or part.id, call.name or part.name, call.arguments + part.arguments)
 
 
-def shares(total_tokens: int, samples: Sequence[RemoteSample]) -> list[int] | None:
+def shares(total_tokens: int, samples: Sequence[RemoteSample], *, by_length: bool = False) -> list[int] | None:
     """Divides the server's count for a whole request among its samples; the shares add up to it exactly.
 
     Each gets what was seen of it; of the rest, one token each goes to those that the model ended (an end-of-turn
     token has no text), and what is left in proportion to what was seen, largest remainders first. None if the
     server counts less than was seen.
+
+    Args:
+        total_tokens: The server's count.
+        samples: Among which it is divided.
+        by_length: What was seen is text, not tokens.
     """
     result = [sample.counted_tokens for sample in samples]
     rest = total_tokens - sum(result)
@@ -209,7 +220,8 @@ def shares(total_tokens: int, samples: Sequence[RemoteSample]) -> list[int] | No
         if rest and sample.ending is not None and sample.ending.reason is FinishReason.END:
             result[place] += 1
             rest -= 1
-    weights = [count or 1 for count in result]
+    seen = [sample.num_chars for sample in samples] if by_length else result
+    weights = [count or 1 for count in seen]
     exact = [rest * weight / sum(weights) for weight in weights]
     floors = [int(share) for share in exact]
     order = sorted(range(len(exact)), key=lambda place: floors[place] - exact[place])

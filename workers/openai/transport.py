@@ -107,6 +107,16 @@ class Transport:
                 await self.pause(attempt, error)
                 attempt += 1
 
+    async def whole(self, path: str, body: Mapping[str, Any]) -> bytes:  # Any: JSON values
+        """A reply in one piece; one attempt.
+
+        Raises:
+            UpstreamFailed: There is none.
+            PromptTooLong: The server says so.
+        """
+        async with self._reply("POST", path, body) as reply:
+            return await _bytes_of(reply, _MAX_REPLY_BYTES)
+
     @contextlib.asynccontextmanager
     async def stream(
         self,
@@ -233,9 +243,14 @@ class Transport:
 
 
 async def _bounded(reply: aiohttp.ClientResponse, limit_bytes: int) -> str:
+    """At most that much of the body, as text."""
+    return (await _bytes_of(reply, limit_bytes)).decode("utf-8", "replace")
+
+
+async def _bytes_of(reply: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
     """At most that much of the body."""
     parts, length = list[bytes](), 0
     while length < limit_bytes and (part := await reply.content.read(limit_bytes - length)):
         parts.append(part)
         length += len(part)
-    return b"".join(parts).decode("utf-8", "replace")
+    return b"".join(parts)

@@ -116,10 +116,12 @@ class FakeServer:
         self.peers.append(request.transport.get_extra_info("peername"))
         if self.statuses:
             return self._refusal()
-        response = web.StreamResponse(headers={"Content-Type": self.content_type})
-        await response.prepare(request)
         self.live += 1
         self.peak_live = max(self.peak_live, self.live)
+        if not body.get("stream"):
+            return await self._answer_whole(body)
+        response = web.StreamResponse(headers={"Content-Type": self.content_type})
+        await response.prepare(request)
         try:
             async for piece in self.reply(body):
                 data = piece if isinstance(piece, bytes) else b"data: " + json.dumps(piece).encode() + b"\n\n"
@@ -141,6 +143,29 @@ class FakeServer:
         finally:
             self.live -= 1
         return response
+
+    async def _answer_whole(self, body: Body) -> web.Response:
+        """What would be streamed, put together."""
+        choices: dict[int, dict[str, Any]] = {}
+        counts: dict[str, Any] = {}
+        try:
+            async for piece in self.reply(body):
+                assert isinstance(piece, dict), "bytes are for streams"
+                counts = piece.get("usage") or counts
+                for part in piece["choices"]:
+                    choice = choices.setdefault(part["index"], {"index": part["index"], "message": {"content": ""}})
+                    choice["message"]["content"] += part["delta"].get("content") or ""
+                    choice["finish_reason"] = part.get("finish_reason")
+                self.sent_chunks += 1
+                if self.chunk_s:
+                    await asyncio.sleep(self.chunk_s)
+        except asyncio.CancelledError:
+            self.disconnects += 1
+            self.hung_up.set()
+            raise
+        finally:
+            self.live -= 1
+        return web.json_response({"choices": list(choices.values()), "usage": counts})
 
     async def _embed(self, request: web.Request) -> web.Response:
         body = await request.json()

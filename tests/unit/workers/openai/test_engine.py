@@ -504,3 +504,73 @@ async def test_tools_are_offered_and_calls_come_back_whole(open_on: OpenOn, serv
 async def test_the_completions_api_has_no_tools(open_on: OpenOn) -> None:
     engine = await open_on(api="completions")
     assert Capability.TOOLS not in engine.describe().capabilities
+
+
+async def test_whole_replies_are_delivered_like_streams_with_the_servers_count(
+    open_on: OpenOn, server: FakeServer
+) -> None:
+    async def reply(body: Body) -> AsyncIterator[dict[str, Any] | bytes]:
+        yield chunk("short", 0)
+        yield chunk("a reply that is five times as long", 1)
+        yield chunk(None, 0, finish_reason="stop")
+        yield chunk(None, 1, finish_reason="length")
+        yield usage(11, 42, cached=5)
+
+    server.reply = reply
+    heard = await listen(await open_on(stream=False), request_for(samples=2, max_tokens=99))
+    assert "stream" not in server.requests[0]
+    assert "stream_options" not in server.requests[0]
+    assert heard.texts == {0: "short", 1: "a reply that is five times as long"}
+    assert heard.prefilled[-1] == Prefilled(11, 5)
+    assert [heard.finished[index].reason for index in range(2)] == [FinishReason.END, FinishReason.LENGTH]
+    short, long = (heard.finished[index].output_tokens for index in range(2))
+    assert short + long == 42
+    assert 4 * short < long < 8 * short
+    assert not any(finished.is_estimated for finished in heard.finished.values())
+
+
+async def test_whole_replies_of_servers_that_ignore_n_are_asked_for_one_by_one(
+    open_on: OpenOn, server: FakeServer
+) -> None:
+    server.honours_n = False
+    heard = await listen(await open_on(stream=False), request_for(samples=3))
+    assert heard.texts == dict.fromkeys(range(3), "Hello world!")
+    assert [finished.output_tokens for finished in heard.finished.values()] == [5, 5, 5]
+
+
+async def test_a_whole_reply_that_is_cancelled_is_charged_all_it_may_hold(open_on: OpenOn, server: FakeServer) -> None:
+    server.words, server.chunk_s = [" x"] * 1000, 0.01
+    engine, request = await open_on(stream=False), request_for(samples=2, max_tokens=2000)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        task = group.create_task(listen(engine, request))
+        await until(lambda: server.live == 1)
+        engine.cancel(request.request_id)
+    told = [(end.reason, end.output_tokens, end.is_estimated) for end in task.result().finished.values()]
+    assert told == [(FinishReason.CANCELLED, 2000, True)] * 2
+    await asyncio.wait_for(server.hung_up.wait(), 5)
+
+
+async def test_a_whole_reply_that_is_late_is_charged_all_it_may_hold(open_on: OpenOn, server: FakeServer) -> None:
+    server.words, server.chunk_s = [" x"] * 1000, 0.01
+    heard = await listen(await open_on(stream=False), request_for(max_tokens=2000, deadline_s=0.2))
+    assert (heard.finished[0].detail, heard.finished[0].output_tokens) == ("deadline", 2000)
+
+
+async def test_whole_replies_that_fail_are_tried_again_and_what_was_refused_costs_nothing(
+    open_on: OpenOn, server: FakeServer
+) -> None:
+    engine = await open_on(stream=False)
+    server.statuses = [(503, {}, "busy")]
+    assert (await listen(engine, request_for())).text == "Hello world!"
+    server.statuses = [(200, {}, {"error": {"message": "out of memory", "code": 500}})] * 9
+    with pytest.raises(EngineFailed, match="out of memory"):
+        await listen(engine, request_for())
+    server.statuses = [(200, {}, "no JSON")] * 9
+    with pytest.raises(EngineFailed, match="not JSON"):
+        await listen(engine, request_for())
+
+
+async def test_samples_that_are_watched_from_here_are_streamed_in_any_case(open_on: OpenOn, server: FakeServer) -> None:
+    heard = await listen(await open_on(stream=False), request_for(stop=("wor",)))
+    assert server.requests[0]["stream"] is True
+    assert heard.text == "Hello wor"
