@@ -24,6 +24,7 @@ SUMMARIES = {
     "bench": "Measure strategies at equal cost: run, report, compare, record, load.",
     "controller": "Run queued jobs of a shared store.",
     "engines": "Describe the engines that run models.",
+    "fleet": "Run the models of a fleet file on a cluster; check whether it fits.",
     "jobs": "List, show, resume and remove jobs.",
     "keys": "Make, list and revoke API keys of the service.",
     "mcp": "Serve the Model Context Protocol, for agents.",
