@@ -140,6 +140,7 @@ class _Program:
 
     def __init__(self, problem: MixProblem) -> None:
         self.problem = problem
+        self.useful = sorted(_useful(problem))
         self.cost: list[float] = []
         self.upper: list[float] = []
         self._entries: tuple[list[int], list[int], list[float]] = ([], [], [])
@@ -195,24 +196,42 @@ def _program(problem: MixProblem, *, relaxed: Sequence[str] | None = None) -> _P
     return program
 
 
+def _useful(problem: MixProblem) -> set[int]:
+    """Kinds that some cheapest mix may need.
+
+    Two replicas of half the size take the same place. A kind that serves at most twice as much of every bucket, for
+    every role, as one of half the size is never needed.
+    """
+    places = {kind: at for at, kind in enumerate(problem.kinds)}
+
+    def is_dominated(kind: Kind) -> bool:
+        half = places.get(Kind(kind.gpu, kind.gpus // 2)) if kind.gpus % 2 == 0 else None
+        whole = places[kind]
+        return half is not None and all(
+            bool((load.capacities[whole] <= 2 * load.capacities[half]).all()) for load in problem.roles.values()
+        )
+
+    return {at for kind, at in places.items() if not is_dominated(kind)}
+
+
 def _add_role(program: _Program, role: str, load: RoleLoad) -> None:
     problem = program.problem
-    for at in range(len(problem.kinds)):
+    for at in program.useful:
         program.counts[role, at] = program.column()
     for bucket in range(len(load.rates)):
-        able = [at for at in range(len(problem.kinds)) if load.capacities[at, bucket] > 0]
+        able = [at for at in program.useful if load.capacities[at, bucket] > 0]
         for at in able:
             program.assigned[role, bucket, at] = program.column(upper=problem.slices)
         terms = [(program.assigned[role, bucket, at], 1.0) for at in able]
         program.row(terms, low=problem.slices, high=problem.slices)
-    for at in range(len(problem.kinds)):
+    for at in program.useful:
         terms = [(program.counts[role, at], -1.0)]
         for bucket, rate in enumerate(load.rates):
             if load.capacities[at, bucket] > 0:
                 share = rate / load.capacities[at, bucket] / problem.slices
                 terms.append((program.assigned[role, bucket, at], share))
         program.row(terms, high=0.0)
-    program.row([(program.counts[role, at], 1.0) for at in range(len(problem.kinds))], low=load.least)
+    program.row([(program.counts[role, at], 1.0) for at in program.useful], low=load.least)
 
 
 def _add_nodes(program: _Program, gpu: str, offers: Sequence[Offer], *, relaxed: Sequence[str] | None) -> None:
@@ -220,7 +239,7 @@ def _add_nodes(program: _Program, gpu: str, offers: Sequence[Offer], *, relaxed:
     for at, offer in enumerate(offers):
         cost = offer.usd_per_hour if relaxed is None else 0.0
         program.rented[gpu, at] = program.column(cost=cost)
-    mine = [at for at, kind in enumerate(problem.kinds) if kind.gpu == gpu]
+    mine = [at for at in program.useful if problem.kinds[at].gpu == gpu]
     for size in sorted({problem.kinds[at].gpus for at in mine}):
         terms = [
             (program.counts[role, at], float(problem.kinds[at].gpus))
@@ -273,7 +292,7 @@ def _mix(program: _Program, values: Numbers, gap: float, seconds: float) -> Mix:
         replicas[role] = {
             kind: int(values[program.counts[role, at]])
             for at, kind in enumerate(problem.kinds)
-            if values[program.counts[role, at]] > 0
+            if at in program.useful and values[program.counts[role, at]] > 0
         }
     nodes = {
         (gpu, problem.offers[gpu][at].name): int(values[column])

@@ -21,7 +21,7 @@ def splits(slices: int, places: list[int]) -> Iterator[dict[int, int]]:
 
 
 def packs(replicas: list[int], nodes: list[int]) -> bool:
-    """Whether replicas of these sizes fit on nodes of these sizes; first fit, largest first, is exact for powers of 2."""
+    """Whether replicas fit on nodes; largest first into the fullest that has room is exact for powers of two."""
     room = sorted(nodes)
     for size in sorted(replicas, reverse=True):
         place = next((at for at, free in enumerate(room) if free >= size), None)
@@ -70,7 +70,10 @@ def _cost(problem: MixProblem, counts: list[int], best: float) -> float:
     total = 0.0
     for gpu, offers in problem.offers.items():
         replicas = [
-            kind.gpus for kind, count in zip(problem.kinds, counts, strict=True) if kind.gpu == gpu for _ in range(count)
+            kind.gpus
+            for kind, count in zip(problem.kinds, counts, strict=True)
+            if kind.gpu == gpu
+            for _ in range(count)
         ]
         total += cheapest_nodes(replicas, list(offers), problem.caps.get(gpu))
         if total >= best:
@@ -130,9 +133,7 @@ def test_a_mix_serves_everything_within_its_replicas_and_nodes(problem: MixProbl
     assert sum(found.replicas["small"].values()) >= load.least
     for gpu, offers in problem.offers.items():
         sizes = {offer.name: offer.gpus for offer in offers}
-        nodes = [
-            sizes[name] for (owner, name), count in found.nodes.items() if owner == gpu for _ in range(count)
-        ]
+        nodes = [sizes[name] for (owner, name), count in found.nodes.items() if owner == gpu for _ in range(count)]
         replicas = [
             kind.gpus for kind, count in found.replicas["small"].items() if kind.gpu == gpu for _ in range(count)
         ]

@@ -1,5 +1,7 @@
 """Draft lengths are those with the highest goodput."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def test_more_load_and_less_acceptance_draft_less() -> None:
 def test_the_table_has_no_gaps_and_is_what_vllm_takes() -> None:
     table = draft_table(TARGET, DRAFT, context=500, acceptance=0.7, most_sequences=512)
     assert (table[0].first, table[-1].last) == (1, 512)
-    assert all(later.first == earlier.last + 1 for earlier, later in zip(table, table[1:], strict=False))
+    assert all(later.first == earlier.last + 1 for earlier, later in pairwise(table))
     settings = SpeculationSettings(model="x", by_batch=tuple(tuple(row) for row in table))
     assert len(settings.by_batch) == len(table)
 

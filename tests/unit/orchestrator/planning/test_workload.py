@@ -70,7 +70,14 @@ def test_a_trace_that_says_nothing_about_a_rate_asks_for_one() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("busy", 1.1), ("busy", float("nan")), ("prefix_hits", -0.1), ("scale", 0.0), ("window_s", 0.0), ("window_s", 1e-9)],
+    [
+        ("busy", 1.1),
+        ("busy", float("nan")),
+        ("prefix_hits", -0.1),
+        ("scale", 0.0),
+        ("window_s", 0.0),
+        ("window_s", 1e-9),
+    ],
 )
 def test_arguments_out_of_range_are_named(field: str, value: float) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -84,7 +91,9 @@ def test_a_rate_is_above_0(rate: float) -> None:
         described(Lengths(10), Lengths(10), rate=rate)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "nan", "mean=5,cv=11", "cv=1", "mean=1,mean=2", "5,5", "1e5", "9" * 50])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-5", "nan", "mean=5,cv=11", "cv=1", "mean=1,mean=2", "5,5", "1e5", "9" * 50]
+)
 def test_lengths_that_cannot_be_read_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="mean=512"):
         Lengths.parse(text, field="input-tokens")
