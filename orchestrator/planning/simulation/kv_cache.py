@@ -30,6 +30,7 @@ class KvCache:
     peak: int = 0
     evicted_tokens: int = 0
     _pins: dict[int, int] = field(default_factory=dict)
+    _pinned_tokens: dict[int, int] = field(default_factory=dict)
     _loose: OrderedDict[int, int] = field(default_factory=OrderedDict)
 
     def claim(self, prefix: Prefix, extra: int, *, spare: int = 0) -> int | None:
@@ -51,7 +52,7 @@ class KvCache:
                 missing += tokens if missing else 0
             elif piece in loose:
                 missing += tokens if missing else 0
-                reused += tokens
+                reused += loose[piece]
             else:
                 missing += tokens
                 additional += tokens
@@ -61,8 +62,10 @@ class KvCache:
         for piece, tokens in prefix:
             uses = pins.get(piece, 0)
             pins[piece] = uses + 1
-            if not uses and loose.pop(piece, None) is not None:
-                self.num_loose -= tokens
+            if not uses:
+                held = loose.pop(piece, None)
+                self._pinned_tokens[piece] = tokens if held is None else held
+                self.num_loose -= held or 0
         self.make_room(additional + extra + spare)
         self.grow(additional + extra)
         return missing
@@ -70,13 +73,13 @@ class KvCache:
     def unpin(self, prefix: Prefix) -> None:
         """The prefix is used once less; its last pieces are given up before its first ones."""
         pins, loose = self._pins, self._loose
-        for piece, tokens in reversed(prefix):
+        for piece, _ in reversed(prefix):
             uses = pins[piece] - 1
             if uses:
                 pins[piece] = uses
             else:
                 del pins[piece]
-                loose[piece] = tokens
+                tokens = loose[piece] = self._pinned_tokens.pop(piece)
                 self.num_loose += tokens
 
     def grow(self, tokens: int) -> None:
@@ -103,7 +106,10 @@ class KvCache:
         if self.capacity - self.num_used + self.num_loose < tokens:
             return False
         while self.capacity - self.num_used < tokens:
-            self._drop(*self._loose.popitem(last=False))
+            _, dropped = self._loose.popitem(last=False)
+            self.num_used -= dropped
+            self.num_loose -= dropped
+            self.evicted_tokens += dropped
         return True
 
     def forget(self, pieces: Iterable[int]) -> None:
@@ -114,19 +120,14 @@ class KvCache:
                 self.num_used -= tokens
                 self.num_loose -= tokens
 
-    def check_integrity(self, live_tokens: int, tokens_of: dict[int, int]) -> None:
-        """Asserts that the counts agree with what is held, given the live sequences' tokens and those of each piece."""
-        pinned = sum(tokens_of[piece] for piece in self._pins)
+    def check_integrity(self, live_tokens: int) -> None:
+        """Asserts that the counts agree with what is held, given what live sequences hold."""
+        pinned = sum(self._pinned_tokens.values())
+        assert self._pins.keys() == self._pinned_tokens.keys()
         assert not self._pins.keys() & self._loose.keys()
         assert self.num_loose == sum(self._loose.values())
         assert self.num_used == pinned + self.num_loose + live_tokens
         assert self.num_used <= self.peak <= self.capacity
-
-    def _drop(self, piece: int, tokens: int) -> None:
-        del piece
-        self.num_used -= tokens
-        self.num_loose -= tokens
-        self.evicted_tokens += tokens
 
     def _note_peak(self) -> None:
         if self.num_used > self.peak:

@@ -48,12 +48,13 @@ def erlang_c(num_servers: int, load: float) -> float:
     return last / (sum(terms) + last)
 
 
-@pytest.mark.parametrize(("num_servers", "utilisation"), [(1, 0.6), (4, 0.8)])
-def test_slots_with_exponential_replies_are_an_m_m_c_queue(num_servers: int, utilisation: float):
+@pytest.mark.parametrize(("num_servers", "utilisation", "duration_s"), [(1, 0.6, 300.0), (4, 0.8, 80.0)])
+def test_slots_with_exponential_replies_are_an_m_m_c_queue(num_servers: int, utilisation: float, duration_s: float):
     lengths = np.random.default_rng(7).exponential(50.0, 20_000)
     mix = Mix.of(*(one_call([max(1, round(tokens))], prompt_tokens=0) for tokens in lengths))
     service_s = mix.output_tokens * STEP_S
-    outcomes = replicated(server(num_servers), mix, utilisation * num_servers / service_s)
+    rate = utilisation * num_servers / service_s
+    outcomes = replicated(server(num_servers), mix, rate, duration_s=duration_s)
     wait_s = erlang_c(num_servers, utilisation * num_servers) * service_s / (num_servers * (1 - utilisation))
     # A reply begins with the next step of the batch: up to one step later.
     assert_mean_is([one.job_mean_s for one in outcomes], wait_s + service_s, discretisation=STEP_S)

@@ -121,7 +121,9 @@ def test_a_call_joins_the_batch_when_the_step_under_way_is_over():
 
 
 def test_samples_beyond_the_slots_run_in_waves():
-    system = played(a_spec(step=StepTime(overhead_s=1.0), max_sequences=2), [(0.0, one_call([4, 2, 3], prompt_tokens=0))])
+    system = played(
+        a_spec(step=StepTime(overhead_s=1.0), max_sequences=2), [(0.0, one_call([4, 2, 3], prompt_tokens=0))]
+    )
     assert system.measured.ends_s == [pytest.approx(5.0)]
 
 

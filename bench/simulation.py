@@ -1,0 +1,547 @@
+"""Is the simulation right, and how far does it go: ``python -m orchestrator.bench.simulation``.
+
+Constants are fitted to jobs that a real system did one at a time. Then the simulation predicts throughput and the 95th
+percentile of job time at three loads that were not fitted: low, near saturation and above it. Two systems, both behind
+the real controller: a scripted engine of 8 slots with a step of 50 ms, and the lab's `small` in the embedded engine.
+Real policies in virtual time are held against their shapes, and thousands of replicas are simulated to see what that
+takes. Writes `simulation.json` and `simulation.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from orchestrator import Orchestrator
+from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
+from orchestrator.bench.sets import open_set
+from orchestrator.bench.slotted_engine import SlottedEngine
+from orchestrator.config import read_settings
+from orchestrator.engine import (
+    Engine,
+    EngineHealth,
+    Finished,
+    GenerateRequest,
+    GenerationEvent,
+    Message,
+    ModelDescription,
+    Prefilled,
+    Prompt,
+    Tokenizes,
+)
+from orchestrator.models import open_model
+from orchestrator.planning.simulation.arrivals import Given, Mix, Poisson
+from orchestrator.planning.simulation.calibration import Constants, LoneJob, calibrated
+from orchestrator.planning.simulation.controllers import ControllerSpec
+from orchestrator.planning.simulation.experiment import Outcome, Window, saturation_rate, simulate
+from orchestrator.planning.simulation.live import Task, run_live
+from orchestrator.planning.simulation.pool import PoolSpec
+from orchestrator.planning.simulation.replica import ReplicaSpec
+from orchestrator.planning.simulation.script import Solutions, solving
+from orchestrator.planning.simulation.shapes import JobShape, one_call
+from orchestrator.planning.simulation.step_time import Accelerator, StepTime
+from orchestrator.planning.simulation.system import System, SystemSpec
+from orchestrator.planning.simulation.timeline import EventHeap
+from orchestrator.planning.shapes import presets
+from orchestrator.planning.workload import Lengths
+from orchestrator.testing import ScriptedEngine
+
+LOADS = {"low": 0.4, "near": 0.85, "above": 1.3}
+"""Shares of the saturation rate that the simulation predicts."""
+WANTED = 0.2
+_SLOTS, _STEP_S, _PROMPT_TOKEN_S = 8, 0.05, 0.0001
+_LAB_SEQUENCES = 16
+_WIDTH = 4
+_SEEDS = 40
+_LOOK = Solutions(lengths=Lengths(12.0, 0.4), steps=1.0)
+
+
+class Watched:
+    """An engine that notes what it was asked for; implements `Engine` and `Tokenizes`."""
+
+    def __init__(self, inner: Engine) -> None:
+        assert isinstance(inner, Tokenizes)
+        self._inner = inner
+        self._tokens: Tokenizes = inner
+        self.calls: dict[str, list[tuple[Prefilled, dict[int, int]]]] = {}
+
+    def describe(self) -> ModelDescription:
+        """The inner one's."""
+        return self._inner.describe()
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
+        """The inner one's events."""
+        prefilled, outputs = Prefilled(0), dict[int, int]()
+        try:
+            async for event in self._inner.generate(request):
+                if isinstance(event, Prefilled):
+                    prefilled = event
+                elif isinstance(event, Finished):
+                    outputs[event.index] = event.output_tokens
+                yield event
+        finally:
+            self.calls.setdefault(request.tree_id, []).append((prefilled, outputs))
+
+    def cancel(self, request_id: str) -> None:
+        """Passed on."""
+        self._inner.cancel(request_id)
+
+    async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
+        """Passed on."""
+        await self._inner.release(tree_id, keep=keep)
+
+    async def health(self) -> EngineHealth:
+        """The inner one's."""
+        return await self._inner.health()
+
+    async def aclose(self) -> None:
+        """Closes the inner one."""
+        await self._inner.aclose()
+
+    def count_prompt_tokens(self, prompt: Prompt) -> int:
+        """The inner one's."""
+        return self._tokens.count_prompt_tokens(prompt)
+
+    def tokenize(self, text: str) -> tuple[int, ...]:
+        """The inner one's."""
+        return self._tokens.tokenize(text)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """The inner one's."""
+        return self._tokens.detokenize(token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A problem as it is put to the system."""
+
+    text: str
+    messages: tuple[Message, ...] | None = None
+
+
+@dataclass(slots=True)
+class Real:
+    """A system that is measured.
+
+    Attributes:
+        name: For the page.
+        engine: The model.
+        ttc: The controller.
+        problem: The n-th problem; no two are alike.
+        num_slots: Sequences that are decoded at once.
+        options: Of each job.
+    """
+
+    name: str
+    engine: Watched
+    ttc: Orchestrator
+    problem: Callable[[int], Asked]
+    num_slots: int
+    options: dict[str, Any] = field(default_factory=dict)  # Any: as for `Orchestrator.solve`
+    num_asked: int = 0
+
+    async def solve(self, width: int) -> LoneJob:
+        """One job; what it took, if it had the system to itself."""
+        self.num_asked += 1
+        asked = self.problem(self.num_asked)
+        job = self.ttc.check(
+            asked.text,
+            messages=asked.messages,
+            policy="self_consistency",
+            params={"n": width},
+            seed=self.num_asked,
+            **self.options,
+        )
+        record = self.ttc.new_record(job)
+        begun, cpu = time.perf_counter(), time.thread_time()
+        result = await self.ttc.run_new(job, record)
+        seconds, cpu_s = time.perf_counter() - begun, time.thread_time() - cpu
+        result.raise_for_error()
+        calls = self.engine.calls.pop(record.id)
+        outputs = tuple(tokens for _, lengths in calls for tokens in lengths.values())
+        read = sum(prefilled.prompt_tokens - prefilled.cached_tokens for prefilled, _ in calls)
+        prefix = max(prefilled.prompt_tokens for prefilled, _ in calls)
+        return LoneJob(prompt_tokens=read, prefix_tokens=prefix, outputs=outputs, seconds=seconds, cpu_s=cpu_s)
+
+    async def calibrate(self, num_jobs: int) -> list[LoneJob]:
+        """Jobs one at a time, of widths from 1 to the number of slots."""
+        widths = [width for width in (1, 2, 4, 8, 16) if width <= self.num_slots]
+        return [await self.solve(widths[number % len(widths)]) for number in range(num_jobs)]
+
+    async def load(self, times_s: Sequence[float]) -> dict[str, float]:
+        """Jobs at these times, whatever comes of those before: jobs per second, and percentiles of their time."""
+        durations: list[float] = []
+        start = time.perf_counter()
+
+        async def one(at_s: float) -> None:
+            await asyncio.sleep(max(0.0, start + at_s - time.perf_counter()))
+            await self.solve(_WIDTH)
+            durations.append(time.perf_counter() - start - at_s)
+
+        async with asyncio.TaskGroup() as jobs:
+            for at_s in times_s:
+                jobs.create_task(one(at_s))
+        seconds = time.perf_counter() - start - times_s[0]
+        return {"throughput": len(times_s) / seconds, **_times(durations)}
+
+
+def _times(durations: Sequence[float]) -> dict[str, float]:
+    p50, p95 = np.quantile(durations, [0.5, 0.95])
+    return {"p50_s": float(p50), "p95_s": float(p95)}
+
+
+@asynccontextmanager
+async def slotted() -> AsyncIterator[Real]:
+    """8 slots, 50 ms."""
+    inner = ScriptedEngine(solving(_LOOK), name="slotted", tokens_per_delta=1, keep_log=False)
+    engine = Watched(SlottedEngine(inner, slots=_SLOTS, step_s=_STEP_S, prompt_token_s=_PROMPT_TOKEN_S))
+    async with Orchestrator(engine) as ttc:
+        yield Real("slotted", engine, ttc, lambda number: Asked(f"Problem {number} " + "word " * 40), _SLOTS)
+
+
+@asynccontextmanager
+async def lab() -> AsyncIterator[Real]:
+    """`lab:small`."""
+    found = open_set("expression@6", count=2000, seed=5)
+    problems = found.problems
+    engine = Watched(await open_model("lab:small", settings=read_settings()))
+    options = {"answer": found.answer_kind, "max_sample_tokens": found.max_sample_tokens}
+    try:
+        async with Orchestrator(engine) as ttc:
+            yield Real(
+                "lab",
+                engine,
+                ttc,
+                lambda number: Asked(problems[number % len(problems)].text, problems[number % len(problems)].messages),
+                _LAB_SEQUENCES,
+                options,
+            )
+    finally:
+        await engine.aclose()
+
+
+def _spec(constants: Constants, *, num_slots: int) -> SystemSpec:
+    replica = ReplicaSpec(step=constants.step, max_sequences=num_slots, kv_tokens=16_384)
+    return SystemSpec(
+        pools={"small": PoolSpec(replica=replica, call_s=constants.call_s)},
+        controllers=ControllerSpec(job_s=constants.job_s, sequence_s=constants.sequence_s),
+    )
+
+
+def _predicted(spec: SystemSpec, times_s: Sequence[float], mix: Mix) -> dict[str, list[float]]:
+    """Throughput and percentiles for each seed: the arrivals are known, the jobs are drawn."""
+    found: dict[str, list[float]] = {"throughput": [], "p50_s": [], "p95_s": []}
+    for seed in range(_SEEDS):
+        heap = EventHeap()
+        system = System(spec, heap, seed=seed)
+        for arrival in Given(times_s, mix).jobs(np.random.default_rng([seed, 3])):
+            heap.at(arrival.time_s, lambda shape=arrival.shape: system.play(shape))  # type: ignore[misc]  # bound by default
+        heap.run()
+        measured = system.measured
+        p50, p95 = measured.job_s.percentiles(0.5, 0.95)
+        values = {"throughput": len(times_s) / (max(measured.ends_s) - times_s[0]), "p50_s": p50, "p95_s": p95}
+        for name, value in values.items():
+            found[name].append(value)
+    return found
+
+
+async def validate(
+    opened: Callable[[], Any], *, repeats: int, num_lone: int, num_jobs: int
+) -> dict[str, Any]:  # Any: JSON values
+    """Calibrates and predicts a system ``repeats`` times; each time with jobs that it has not seen."""
+    runs: list[dict[str, Any]] = []
+    async with opened() as real:
+        for _ in range(3):
+            await real.solve(_WIDTH)
+        for repeat in range(repeats):
+            runs.append(await _validated(real, repeat, num_lone=num_lone, num_jobs=num_jobs))
+            print(real.name, runs[-1], flush=True)
+    return {"repeats": runs, "loads": {load: _summary([run["loads"][load] for run in runs]) for load in LOADS}}
+
+
+async def _validated(real: Real, repeat: int, *, num_lone: int, num_jobs: int) -> dict[str, Any]:
+    """One round: constants, then each load between two more calibrations, whose constants it is predicted with."""
+    lone = await real.calibrate(num_lone)
+    constants = calibrated(lone, num_slots=real.num_slots)
+    mix = _mix_of([job for job in lone if len(job.outputs) >= _WIDTH])
+    saturation = saturation_rate(_spec(constants, num_slots=real.num_slots), mix)
+    loads: dict[str, Any] = {}
+    before = lone
+    for load, share in LOADS.items():
+        rng = np.random.default_rng([repeat, round(share * 100)])
+        times_s = np.cumsum(rng.exponential(1 / (share * saturation), num_jobs)).tolist()
+        measured = await real.load(times_s)
+        after = await real.calibrate(num_lone // 2)
+        near = [*before[-num_lone // 2 :], *after]
+        fitted = calibrated(near, num_slots=real.num_slots)
+        predicted = _predicted(_spec(fitted, num_slots=real.num_slots), times_s, mix)
+        loads[load] = {
+            "share": share,
+            "rate": share * saturation,
+            "measured": measured,
+            "predicted": {name: statistics.mean(values) for name, values in predicted.items()},
+            "range": {name: np.quantile(values, [0.025, 0.975]).tolist() for name, values in predicted.items()},
+            "error": {name: statistics.mean(values) / measured[name] - 1 for name, values in predicted.items()},
+            "load_average": os.getloadavg()[0],
+            "step_s": fitted.step.seconds(min(real.num_slots, 8), 8 * 60),
+        }
+        before = after
+    return {"constants": asdict(constants), "saturation": saturation, "loads": loads}
+
+
+def _mix_of(jobs: Sequence[LoneJob]) -> Mix:
+    """Jobs of the width that is loaded, cut out of those that were seen."""
+    shapes = [
+        one_call(job.outputs[first : first + _WIDTH], prompt_tokens=job.prefix_tokens, policy="self_consistency")
+        for job in jobs
+        for first in range(0, len(job.outputs) - _WIDTH + 1, _WIDTH)
+    ]
+    return Mix.of(*shapes)
+
+
+def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    names = ("throughput", "p50_s", "p95_s")
+    return {
+        "error": {name: [run["error"][name] for run in runs] for name in names},
+        "within": {name: sum(abs(run["error"][name]) <= WANTED for run in runs) for name in names},
+        "repeats": len(runs),
+    }
+
+
+def _roofline(name: str) -> ReplicaSpec:
+    shape = presets()[name]
+    step = StepTime.idealised(shape.cost, Accelerator(990e12 * 0.5, 3.35e12 * 0.8), overhead_s=0.002)
+    return ReplicaSpec(step=step, kv_tokens=int((80 * 2**30 * 0.9 - shape.memory_bytes) / shape.kv_bytes_per_token))
+
+
+def shapes_against_live(*, num_jobs: int) -> list[dict[str, Any]]:
+    """The real controller in virtual time beside the shapes recorded from it, on the same fleet and arrivals."""
+    replica = _roofline("qwen2.5-7b")
+    spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=2), "verifier": PoolSpec(replica=replica)})
+    rows = []
+    for policy, params, verifier in (
+        ("self_consistency", {"n": 8}, None),
+        ("adaptive_consistency", {}, None),
+        ("best_of_n", {"n": 8}, "process_reward"),
+        ("beam_search", {}, "process_reward"),
+        ("rebase", {"width": 8}, "process_reward"),
+        ("mcts", {}, "process_reward"),
+    ):
+        arrivals = np.cumsum(np.random.default_rng(2).exponential(0.5, num_jobs)).tolist()
+        begun = time.process_time()
+        live = run_live(spec, Task(policy=policy, params=params, verifier=verifier), arrivals)
+        live_s = time.process_time() - begun
+        begun = time.process_time()
+        heap = EventHeap()
+        system = System(spec, heap)
+        for at_s, shape in zip(arrivals, live.shapes, strict=True):
+            heap.at(at_s, lambda shape=shape: system.play(shape))  # type: ignore[misc]  # bound by default
+        heap.run()
+        rows.append(
+            {
+                "policy": policy,
+                "jobs": len(live.shapes),
+                "sequences": statistics.mean(shape.num_sequences for shape in live.shapes),
+                "live_p95_s": live.system.measured.job_s.percentiles(0.95)[0],
+                "played_p95_s": system.measured.job_s.percentiles(0.95)[0],
+                "live_cpu_ms": 1e3 * live_s / num_jobs,
+                "played_cpu_ms": 1e3 * (time.process_time() - begun) / num_jobs,
+            }
+        )
+    return rows
+
+
+def scales(numbers: Sequence[int], shapes: Sequence[JobShape]) -> list[dict[str, Any]]:
+    """Fleets of so many replicas, each at 80% of its saturation rate: what comes out, and what simulating it takes."""
+    replica = _roofline("qwen2.5-7b")
+    mix = Mix.of(*shapes)
+    one = saturation_rate(SystemSpec(pools={"small": PoolSpec(replica=replica)}), mix)
+    rows = []
+    for number in numbers:
+        spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=number)})
+        window = Window(
+            duration_s=60.0 if number < 1000 else 30.0, warmup_s=20.0 if number < 1000 else 15.0, drain_s=20.0
+        )
+        begun = time.process_time()
+        outcome: Outcome = simulate(spec, Poisson(0.8 * one * number, mix), window)
+        cpu_s = time.process_time() - begun
+        rows.append(
+            {
+                "gpus": number,
+                "jobs": outcome.num_jobs,
+                "throughput": outcome.throughput,
+                "tokens_per_s": outcome.tokens_per_s,
+                "p50_s": outcome.job_p50_s,
+                "p95_s": outcome.job_p95_s,
+                "imbalance": outcome.pools["small"].imbalance,
+                "events": outcome.events,
+                "cpu_s": cpu_s,
+                "events_per_cpu_s": outcome.events / cpu_s,
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def recorded(policy: str, params: dict[str, Any], *, num_jobs: int) -> tuple[JobShape, ...]:
+    """Shapes of a policy's jobs."""
+    spec = SystemSpec(pools={"small": PoolSpec(replica=_roofline("qwen2.5-7b"))})
+    arrivals = [2.0 * number for number in range(num_jobs)]
+    return run_live(spec, Task(policy=policy, params=params), arrivals, seed=9).shapes
+
+
+def page(result: dict[str, Any]) -> str:
+    """The Markdown page."""
+    lines = [
+        "# The fleet simulation against real runs",
+        "",
+        "Written by `python -m orchestrator.bench.simulation`; what is simulated and why: "
+        "[planning](../design/planning.md). " + machine_line(result["machine"]),
+        "",
+    ]
+    for name, title in (
+        ("slotted", "A scripted engine of 8 slots, 50 ms a step, behind the real controller"),
+        ("lab", "`lab:small` in the embedded engine, behind the real controller"),
+    ):
+        if name in result:
+            lines += _validation(title, result[name])
+    if "live" in result:
+        lines += _live_section(result["live"])
+    if "scales" in result:
+        lines += _scale_section(result["scales"])
+    return "\n".join(lines) + "\n"
+
+
+def _validation(title: str, found: dict[str, Any]) -> list[str]:
+    head = ["load", "repeat", "", "measured", "predicted", "95% of seeds", "error"]
+    rows = []
+    for load in LOADS:
+        for number, run in enumerate(found["repeats"]):
+            one = run["loads"][load]
+            for name, label in (("throughput", "jobs/s"), ("p95_s", "p95 of job time, s")):
+                low, high = one["range"][name]
+                rows.append(
+                    [
+                        f"{load} ({one['share']:.0%})",
+                        number + 1,
+                        label,
+                        f"{one['measured'][name]:.3g}",
+                        f"{one['predicted'][name]:.3g}",
+                        f"{low:.3g} to {high:.3g}",
+                        f"{one['error'][name]:+.0%}",
+                    ]
+                )
+    within = [
+        f"{load}: throughput {found['loads'][load]['within']['throughput']} of {found['loads'][load]['repeats']}, "
+        f"p95 {found['loads'][load]['within']['p95_s']} of {found['loads'][load]['repeats']}"
+        for load in LOADS
+    ]
+    lines = [f"## {title}", ""]
+    constants = [run["constants"] for run in found["repeats"]]
+    lines += [
+        "Constants of each repeat, fitted to jobs that had the system to themselves: "
+        + "; ".join(
+            f"step {1e3 * each['step']['overhead_s']:.2f} ms + {1e3 * each['step']['compute']['sequence_s']:.3f} ms a "
+            f"sequence, prompt token {1e3 * each['step']['compute']['prompt_s']:.3f} ms, call {1e3 * each['call_s']:.1f} "
+            f"ms, controller {1e3 * each['job_s']:.1f} ms a job and {1e3 * each['sequence_s']:.1f} ms a sequence of CPU "
+            f"(relative error of the fit {each['error']:.1%})"
+            for each in constants
+        )
+        + ".",
+        "",
+        f"Predictions within {WANTED:.0%} of what was measured: {'; '.join(within)}.",
+        "",
+        *table(head, rows),
+        "",
+    ]
+    return lines
+
+
+def _live_section(rows: Sequence[dict[str, Any]]) -> list[str]:
+    head = ["policy", "jobs", "sequences a job", "p95 live, s", "p95 of shapes, s", "CPU ms a job, live", "of shapes"]
+    cells = [
+        [
+            row["policy"],
+            row["jobs"],
+            f"{row['sequences']:.1f}",
+            f"{row['live_p95_s']:.3f}",
+            f"{row['played_p95_s']:.3f}",
+            f"{row['live_cpu_ms']:.0f}",
+            f"{row['played_cpu_ms']:.1f}",
+        ]
+        for row in rows
+    ]
+    return ["## Real policies in virtual time, and their shapes", "", *table(head, cells), ""]
+
+
+def _scale_section(rows: Sequence[dict[str, Any]]) -> list[str]:
+    head = [
+        "GPUs",
+        "jobs",
+        "jobs/s",
+        "tokens/s",
+        "p50, s",
+        "p95, s",
+        "busiest / mean",
+        "events",
+        "CPU s",
+        "events/CPU s",
+    ]
+    cells = [
+        [
+            f"{row['gpus']:,}",
+            f"{row['jobs']:,}",
+            f"{row['throughput']:,.1f}",
+            f"{row['tokens_per_s']:,.0f}",
+            f"{row['p50_s']:.2f}",
+            f"{row['p95_s']:.2f}",
+            f"{row['imbalance']:.2f}",
+            f"{row['events']:,}",
+            f"{row['cpu_s']:.1f}",
+            f"{row['events_per_cpu_s']:,.0f}",
+        ]
+        for row in rows
+    ]
+    intro = (
+        "A 7B model on a paper GPU each (80 GiB, half of 990 TFLOPS, 80% of 3.35 TB/s), `self_consistency` with 8 "
+        "samples, 80% of the saturation rate; on paper only, nothing of this was measured on such GPUs."
+    )
+    return ["## Size", "", intro, "", *table(head, cells), ""]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=PUBLISHED)
+    parser.add_argument("--parts", default="slotted,lab,live,scales")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=120)
+    parser.add_argument("--lone", type=int, default=30, help="jobs that constants are fitted to")
+    parser.add_argument("--gpus", default="10,100,1000,10000")
+    given = parser.parse_args(arguments)
+    result: dict[str, Any] = {"machine": machine(), "jobs": given.jobs}
+    parts = given.parts.split(",")
+    for name, opened in (("slotted", slotted), ("lab", lab)):
+        if name in parts:
+            work = validate(opened, repeats=given.repeats, num_lone=given.lone, num_jobs=given.jobs)
+            result[name] = asyncio.run(work)
+    if "live" in parts:
+        result["live"] = shapes_against_live(num_jobs=30)
+    if "scales" in parts:
+        shapes = recorded("self_consistency", {"n": 8}, num_jobs=100)
+        result["scales"] = scales([int(number) for number in given.gpus.split(",")], shapes)
+    write(given.out, "simulation", result, page(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""Runs a simulated system under a load, for several seeds, and says what came of it with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from orchestrator.planning.simulation.arrivals import Arrivals, Mix
+from orchestrator.planning.simulation.pool import Pool
+from orchestrator.planning.simulation.replica import ReplicaCounts
+from orchestrator.planning.simulation.routing import Routing
+from orchestrator.planning.simulation.system import System, SystemSpec
+from orchestrator.planning.simulation.timeline import EventHeap
+
+_EVENTS_AT_ONCE = 20_000
+_STEADY = 0.95
+_DEEP = 3.0
+
+Tell = Callable[[float], None]
+"""Is told how much of a run is done, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Which part of a run counts.
+
+    Attributes:
+        duration_s: Jobs arrive for so long.
+        warmup_s: The first so many seconds do not count.
+        drain_s: So long is waited for the last jobs; those that have not ended then count as lasting that long.
+    """
+
+    duration_s: float = 120.0
+    warmup_s: float = 20.0
+    drain_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOutcome:
+    """Of one model's replicas, in the time that counts.
+
+    Attributes:
+        busy: Share of the time that replicas compute.
+        batch: Sequences in a batch, mean over busy time.
+        kv: Share of the KV memory in use, mean over busy time.
+        hits: Share of prompt tokens that were in the cache.
+        written_per_s, read_per_s: Tokens per second of all replicas.
+        recomputed: Share of the tokens read that had been computed before.
+        preemptions: Sequences that made room for others.
+        imbalance: Busiest replica's share over the mean one.
+        refused: Calls that were turned away.
+        queued: Sequences and calls that wait at the end of the arrivals, per replica.
+    """
+
+    busy: float
+    batch: float
+    kv: float
+    hits: float
+    written_per_s: float
+    read_per_s: float
+    recomputed: float
+    preemptions: float
+    imbalance: float
+    refused: float
+    queued: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Of one run.
+
+    Attributes:
+        offered: Jobs per second that arrived.
+        throughput: Jobs per second that ended well.
+        tokens_per_s: Output tokens per second, of all models.
+        job_p50_s, job_p95_s, job_p99_s, job_mean_s: From a job's arrival to its end.
+        first_p95_s: From a job's arrival to its first token; NaN where that is not known.
+        ttft_p50_s, ttft_p95_s: From a call to a sequence's first token.
+        tpot_mean_s, tpot_p95_s: Seconds per further token.
+        usd_per_1000_jobs: Of all replicas, busy or not.
+        backlog: Jobs that had not ended when arrivals ended, above those when counting began, as a share of the jobs
+            that arrived between.
+        failed, refused, unfinished: Shares of the jobs that arrived in the time that counts.
+        controllers_busy: Share of the controllers' time.
+        pools: By model.
+        num_jobs: That ended, in all.
+        events, wall_s: What the simulation took.
+    """
+
+    offered: float
+    throughput: float
+    tokens_per_s: float
+    job_p50_s: float
+    job_p95_s: float
+    job_p99_s: float
+    job_mean_s: float
+    first_p95_s: float
+    ttft_p50_s: float
+    ttft_p95_s: float
+    tpot_mean_s: float
+    tpot_p95_s: float
+    usd_per_1000_jobs: float
+    backlog: float
+    failed: float
+    refused: float
+    unfinished: float
+    controllers_busy: float
+    pools: Mapping[str, PoolOutcome] = field(default_factory=dict)
+    num_jobs: int = 0
+    events: int = 0
+    wall_s: float = 0.0
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the system keeps up: hardly any job is lost, and the backlog does not grow."""
+        return self.backlog < 1 - _STEADY and self.failed + self.refused < 0.01
+
+    def to_json(self) -> dict[str, Any]:  # Any: JSON values
+        """JSON values; what is not known is null."""
+        return _without_nan({**asdict(self), "is_steady": self.is_steady})
+
+
+def _without_nan(value: Any) -> Any:  # Any: JSON values
+    if isinstance(value, dict):
+        return {key: _without_nan(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def simulate(
+    spec: SystemSpec,
+    arrivals: Arrivals,
+    window: Window,
+    *,
+    seed: int = 0,
+    rule: Callable[[str], Routing] | None = None,
+    tell: Tell | None = None,
+) -> Outcome:
+    """One run.
+
+    Args:
+        spec: The system.
+        arrivals: The load.
+        window: What counts.
+        seed: Of everything that is drawn.
+        rule: Another rule of routing for each pool.
+        tell: Is told how far the run is.
+    """
+    started = time.perf_counter()
+    heap = EventHeap()
+    system = System(spec, heap, seed=seed, rule=rule, measure_from_s=window.warmup_s)
+    load = _Load(system, heap, arrivals, window, np.random.default_rng([seed, 0xA7]))
+    heap.at(window.warmup_s, load.begin_counting)
+    load.schedule_next()
+    _run(heap, window.duration_s, tell)
+    load.end_counting()
+    _run(heap, window.duration_s + window.drain_s, None)
+    return load.outcome(wall_s=time.perf_counter() - started)
+
+
+def _run(heap: EventHeap, until_s: float, tell: Tell | None) -> None:
+    while heap.run(until_s, most_events=_EVENTS_AT_ONCE):
+        if tell is not None:
+            tell(min(1.0, heap.now() / until_s))
+
+
+class _Snapshot(NamedTuple):
+    """Counters at some moment."""
+
+    time_s: float
+    counts: dict[str, list[ReplicaCounts]]
+    num_ended: int
+    output_tokens: int
+    unfinished: int
+    controllers_busy_s: float
+
+
+class _Load:
+    """Feeds jobs to a system and notes what it counts when counting begins and ends."""
+
+    def __init__(
+        self, system: System, heap: EventHeap, arrivals: Arrivals, window: Window, rng: np.random.Generator
+    ) -> None:
+        self._system = system
+        self._heap = heap
+        self._jobs = arrivals.jobs(rng)
+        self._window = window
+        self._num_counted = 0
+        self._num_counted_ended = 0
+        self._arrived_at: dict[int, float] = {}
+        self._num_arrived = 0
+        self._before: _Snapshot | None = None
+        self._after: _Snapshot | None = None
+
+    def schedule_next(self) -> None:
+        job = next(self._jobs, None)
+        if job is None or job.time_s > self._window.duration_s:
+            return
+
+        def arrive() -> None:
+            number = self._num_arrived
+            self._num_arrived += 1
+            if job.time_s >= self._window.warmup_s:
+                self._num_counted += 1
+                self._arrived_at[number] = job.time_s
+            self._system.play(job.shape, on_end=lambda: self._ended(number))
+            self.schedule_next()
+
+        self._heap.at(job.time_s, arrive)
+
+    def _ended(self, number: int) -> None:
+        self._arrived_at.pop(number, None)
+
+    def begin_counting(self) -> None:
+        self._before = self._snapshot()
+
+    def end_counting(self) -> None:
+        self._after = self._snapshot()
+
+    def _snapshot(self) -> _Snapshot:
+        system = self._system
+        counts = {name: [_copied(replica.counts) for replica in pool.replicas] for name, pool in system.pools.items()}
+        measured = system.measured
+        return _Snapshot(
+            self._heap.now(),
+            counts,
+            len(measured.ends_s),
+            measured.output_tokens,
+            system.num_unfinished,
+            system.controllers.busy_s,
+        )
+
+    def outcome(self, *, wall_s: float) -> Outcome:
+        before, after, measured = self._before, self._after, self._system.measured
+        assert before is not None
+        assert after is not None
+        seconds = after.time_s - before.time_s
+        counted = max(1, self._num_counted)
+        for arrived_s in self._arrived_at.values():
+            measured.job_s.add(self._heap.now() - arrived_s)  # not ended: at least that long
+        throughput = (after.num_ended - before.num_ended) / seconds
+        job = measured.job_s.percentiles(0.5, 0.95, 0.99)
+        ttft = measured.ttft_s.percentiles(0.5, 0.95)
+        hourly = self._system.spec.usd_per_hour
+        controllers = self._system.spec.controllers.num_controllers
+        return Outcome(
+            offered=self._num_counted / seconds,
+            throughput=throughput,
+            tokens_per_s=(after.output_tokens - before.output_tokens) / seconds,
+            job_p50_s=job[0],
+            job_p95_s=job[1],
+            job_p99_s=job[2],
+            job_mean_s=measured.job_s.mean,
+            first_p95_s=measured.first_token_s.percentiles(0.95)[0],
+            ttft_p50_s=ttft[0],
+            ttft_p95_s=ttft[1],
+            tpot_mean_s=measured.tpot_s.mean,
+            tpot_p95_s=measured.tpot_s.percentiles(0.95)[0],
+            usd_per_1000_jobs=hourly / 3.6 / throughput if throughput else math.nan,
+            backlog=(after.unfinished - before.unfinished) / counted,
+            failed=measured.num_failed / max(1, self._num_arrived),
+            refused=measured.num_refused / max(1, self._num_arrived),
+            unfinished=len(self._arrived_at) / counted,
+            controllers_busy=(after.controllers_busy_s - before.controllers_busy_s) / seconds / controllers,
+            pools={
+                name: _pool_outcome(pool, before.counts[name], after.counts[name], seconds)
+                for name, pool in self._system.pools.items()
+            },
+            num_jobs=measured.num_jobs,
+            events=self._heap.num_events,
+            wall_s=wall_s,
+        )
+
+
+def _copied(counts: ReplicaCounts) -> ReplicaCounts:
+    return ReplicaCounts(**asdict(counts))
+
+
+def _pool_outcome(
+    pool: Pool, before: Sequence[ReplicaCounts], after: Sequence[ReplicaCounts], seconds: float
+) -> PoolOutcome:
+    def grown(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        values = [getattr(late, name) - getattr(early, name) for early, late in zip(before, after, strict=True)]
+        return np.array(values, dtype=np.float64)
+
+    busy, read, cached = grown("busy_s"), grown("read_tokens").sum(), grown("cached_tokens").sum()
+    total = float(busy.sum())
+    waiting = pool.num_queued + sum(replica.num_waiting for replica in pool.replicas)
+    return PoolOutcome(
+        busy=total / seconds / len(busy),
+        batch=float(grown("sequence_s").sum()) / total if total else 0.0,
+        kv=float(grown("kv_token_s").sum()) / total / pool.spec.replica.kv_tokens if total else 0.0,
+        hits=float(cached / (cached + read)) if cached + read else 0.0,
+        written_per_s=float(grown("written_tokens").sum()) / seconds,
+        read_per_s=float(read) / seconds,
+        recomputed=float(grown("recomputed_tokens").sum() / read) if read else 0.0,
+        preemptions=float(grown("preemptions").sum()),
+        imbalance=float(busy.max() / busy.mean()) if total else 1.0,
+        refused=float(pool.num_refused),
+        queued=waiting / len(busy),
+    )
+
+
+def closed_loop(spec: SystemSpec, mix: Mix, *, concurrency: int, num_jobs: int, seed: int = 0) -> float:
+    """Jobs per second that the system ends when there are always ``concurrency`` of them: its saturation rate.
+
+    The first third of the ends is warm-up.
+    """
+    heap = EventHeap()
+    system = System(spec, heap, seed=seed)
+    rng = np.random.default_rng([seed, 0xC1])
+    left = num_jobs
+
+    def begin() -> None:
+        nonlocal left
+        if left > 0:
+            left -= 1
+            system.play(mix.draw(rng), on_end=begin)
+
+    for _ in range(min(concurrency, num_jobs)):
+        begin()
+    ends = system.measured.ends_s
+    wanted = max(3, num_jobs - concurrency)
+    while len(ends) < wanted and heap.run(most_events=_EVENTS_AT_ONCE):
+        pass
+    ends = sorted(ends[:wanted])
+    first = len(ends) // 3
+    seconds = ends[-1] - ends[first] if len(ends) > first + 1 else 0.0
+    return (len(ends) - first - 1) / seconds if seconds > 0 else math.nan
+
+
+def saturation_rate(spec: SystemSpec, mix: Mix, *, seed: int = 0) -> float:
+    """The rate above which queues grow without bound: jobs per second with three batches of work at hand."""
+    slots = sum(pool.num_replicas * pool.replica.max_sequences for pool in spec.pools.values())
+    per_job = max(1.0, mix.num_sequences / max(1, _num_levels(mix)))
+    concurrency = max(4, math.ceil(_DEEP * slots / per_job))
+    limit = spec.controllers.max_jobs * spec.controllers.num_controllers
+    concurrency = min(concurrency, limit)
+    return closed_loop(spec, mix, concurrency=concurrency, num_jobs=concurrency * 5, seed=seed)
+
+
+def _num_levels(mix: Mix) -> int:
+    """How many rounds of calls a job makes one after the other, about."""
+    rounds = [len({call.after for call in shape.calls}) for _, shapes in mix.kinds for shape in shapes]
+    return max(1, round(float(np.mean(rounds))))
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds, and half the width of its 95% interval (Student's t; NaN for one seed)."""
+
+    mean: float
+    half_width: float
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Of independent runs; those where the value is not known are left out."""
+    known = np.array([value for value in values if math.isfinite(value)])
+    if not len(known):
+        return Estimate(math.nan, math.nan)
+    if len(known) == 1:
+        return Estimate(float(known[0]), math.nan)
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(known) - 1) * known.std(ddof=1) / math.sqrt(len(known)))
+    return Estimate(float(known.mean()), half)
