@@ -156,6 +156,8 @@ class FakeServer:
                     choice = choices.setdefault(part["index"], {"index": part["index"], "message": {"content": ""}})
                     choice["message"]["content"] += part["delta"].get("content") or ""
                     choice["finish_reason"] = part.get("finish_reason")
+                    if part.get("logprobs"):
+                        choice.setdefault("logprobs", {"content": []})["content"] += part["logprobs"]["content"]
                 self.sent_chunks += 1
                 if self.chunk_s:
                     await asyncio.sleep(self.chunk_s)

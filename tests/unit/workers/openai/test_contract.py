@@ -74,13 +74,14 @@ class OpenAIContract(EngineContract):
     patience_s = 5.0
     stall_s = 0.1
     owner = "someone"
+    streams = True
 
     @pytest.fixture
     async def engine(self) -> AsyncIterator[Engine]:
         server = CountingServer()
         server.owned_by, server.has_running_usage = self.owner, self.owner == "vllm"
         await server.start()
-        engine = await open_engine("toy", base_url=server.base_url, structured_output=False)
+        engine = await open_engine("toy", base_url=server.base_url, structured_output=False, stream=self.streams)
         wrapped = CountsOnce(engine)
         assert isinstance(wrapped, Engine)
         yield wrapped
@@ -94,6 +95,10 @@ class OpenAIContract(EngineContract):
 
 class TestAnyServer(OpenAIContract):
     pass
+
+
+class TestWholeReplies(OpenAIContract):
+    streams = False
 
 
 class TestVllm(OpenAIContract):
