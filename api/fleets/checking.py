@@ -15,7 +15,7 @@ from orchestrator import registry
 from orchestrator.api.fleets.findings import Finding, Level, error, note, warning
 from orchestrator.api.fleets.footprint import Footprint, Where, footprint
 from orchestrator.api.fleets.memory import memory_findings
-from orchestrator.api.fleets.placing import Demand, Node, unplaced
+from orchestrator.api.fleets.placing import Demand, Node, shown, taken, unplaced
 from orchestrator.config import Settings
 from orchestrator.errors import InvalidRequest, TtcError
 from orchestrator.fleet_file import LOCAL, FleetFile, ModelEntry
@@ -205,7 +205,7 @@ def _cluster_findings(fleet: FleetFile, cluster: ClusterView | None) -> Iterator
         if entry.placed_with is not None:
             continue
         try:
-            demands[name] = _demand(fleet, name)
+            demands[name] = demand_of(fleet, name)
         except InvalidRequest as refused:
             yield error(refused.field, refused.message)
     declared = [
@@ -224,7 +224,12 @@ def _cluster_findings(fleet: FleetFile, cluster: ClusterView | None) -> Iterator
             )
 
 
-def _demand(fleet: FleetFile, name: str) -> Demand:
+def demand_of(fleet: FleetFile, name: str) -> Demand:
+    """What the least replicas of a model take, with those of the models placed with it.
+
+    Raises:
+        InvalidRequest: What is placed together does not fit on one accelerator.
+    """
     company = [fleet.models[one] for one in (name, *fleet.company_of(name))]
     kinds = [entry.accelerator.kind for entry in company if entry.accelerator.kind is not None]
     return Demand(
@@ -237,14 +242,14 @@ def _demand(fleet: FleetFile, name: str) -> Demand:
 
 
 def _room_findings(fleet: FleetFile, demands: Mapping[str, Demand], nodes: list[Node]) -> Iterator[Finding]:
-    shown = ", ".join(_shown(node) for node in nodes)
+    listing = ", ".join(shown(node) for node in nodes)
     short = unplaced(list(demands.values()), nodes)
     for name, missing in short.items():
         demand = demands[name]
         yield error(
             f"models.{name}",
-            f"{missing} of its {demand.count} replicas find no room: each takes {_taken(demand)}, beside the others on "
-            f"{shown}; lower replicas.min or what a replica takes, or add nodes",
+            f"{missing} of its {demand.count} replicas find no room: each takes {taken(demand)}, beside the others on "
+            f"{listing}; lower replicas.min or what a replica takes, or add nodes",
         )
     if short:
         return
@@ -262,13 +267,18 @@ def _room_findings(fleet: FleetFile, demands: Mapping[str, Demand], nodes: list[
         count = most[name].count
         yield warning(
             f"models.{name}.replicas",
-            f"at most {count - missing} of {count} replicas find room when all models are at their max, on {shown}",
+            f"at most {count - missing} of {count} replicas find room when all models are at their max, on {listing}",
         )
+
+
+def nodes_of(cluster: ClusterView) -> list[Node]:
+    """The nodes that a cluster has."""
+    return [Node(name=node.name, cpus=node.cpus, gpus=int(node.gpus), kind=node.kind) for node in cluster.nodes]
 
 
 def _alive(fleet: FleetFile, cluster: ClusterView | None) -> list[Node]:
     if cluster is not None:
-        return [Node(name=node.name, cpus=node.cpus, gpus=int(node.gpus), kind=node.kind) for node in cluster.nodes]
+        return nodes_of(cluster)
     if fleet.cluster.ray != LOCAL:
         return []
     gpus = fleet.cluster.gpus
@@ -289,17 +299,3 @@ def _ray_findings() -> Iterator[Finding]:
         yield error(
             "cluster.ray", f"Ray {installed} is installed, and this is made for {wanted}: pip install 'ray~={wanted}.0'"
         )
-
-
-def _taken(demand: Demand) -> str:
-    gpus = "" if not demand.gpus else f" and {demand.gpus:g} accelerators" + (f" {demand.kind}" if demand.kind else "")
-    return f"{demand.cpus:g} cores{gpus}"
-
-
-def _shown(node: Node) -> str:
-    gpus = "" if not node.gpus else f", {node.gpus} {node.kind or 'accelerators'}"
-    return (
-        f"{node.count} x {node.name} ({node.cpus:g} cores{gpus})"
-        if node.count > 1
-        else f"{node.name} ({node.cpus:g} cores{gpus})"
-    )

@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from orchestrator.api.fleets.checking import demand_of, nodes_of
+from orchestrator.api.fleets.placing import shown, taken, unplaced
 from orchestrator.config import Settings
 from orchestrator.engine import Embeds, Engine, Finished, GenerateRequest, Message, Prompt, RewardsSteps, SampleSpec
 from orchestrator.errors import CapabilityMissing, EngineFailed, InvalidRequest, ServiceFailed, TtcError
@@ -116,11 +118,21 @@ def await_ready(deployed: DeployedFleet, fleet: FleetFile, settings: Settings, *
                 failures[name] = Failure(name, status.message)
             elif time.monotonic() > deadlines[name]:
                 waited = fleet.models[name].start_timeout_s
-                why = status.message or "Ray Serve does not say why"
+                why = status.message or _why_waiting(fleet, name)
                 failures[name] = Failure(name, f"not ready after {waited:g} s: {why}")
         if len(proven) + len(failures) == len(fleet.models):
             return list(failures.values())
         time.sleep(LOOK_AGAIN_S)
+
+
+def _why_waiting(fleet: FleetFile, name: str) -> str:
+    """Why a model's replicas do not start, where nobody says: mostly no node has room for one."""
+    host = fleet.models[name].placed_with or name
+    nodes = nodes_of(view(fleet.cluster.ray))
+    one = replace(demand_of(fleet, host), count=1)
+    if unplaced([one], nodes):
+        return f"no node has room for a replica, which takes {taken(one)}; there are: {', '.join(map(shown, nodes))}"
+    return "its replicas are still starting, or wait for room that others take; see the logs of Ray"
 
 
 async def prove(name: str, fleet: FleetFile, settings: Settings) -> None:

@@ -104,3 +104,17 @@ def unplaced(demands: Sequence[Demand], nodes: Sequence[Node]) -> dict[str, int]
 def _most_useful(demands: Sequence[Demand]) -> int:
     """No more nodes of a kind than replicas are ever used."""
     return max(sum(demand.count for demand in demands), 1)
+
+
+def taken(demand: Demand) -> str:
+    """What one replica takes, for people."""
+    kind = "" if demand.kind is None else f" {demand.kind}"
+    gpus = f" and {demand.gpus:g} accelerators{kind}" if demand.gpus else ""
+    return f"{demand.cpus:g} cores{gpus}"
+
+
+def shown(node: Node) -> str:
+    """Nodes of a kind, for people."""
+    gpus = f", {node.gpus} {node.kind or 'accelerators'}" if node.gpus else ""
+    count = f"{node.count} x " if node.count > 1 else ""
+    return f"{count}{node.name} ({node.cpus:g} cores{gpus})"

@@ -236,16 +236,17 @@ class DeployedFleet:
         """Takes all models down: no new requests, those under way end first; returns the models.
 
         Args:
-            drain_s: Waited for so long until nothing is left.
+            drain_s: It waits so long for the replicas that run to end; those that never ran are not waited for.
         """
         from ray.experimental.internal_kv import _internal_kv_del
 
         serve = _serve()
         names = sorted(self._present())
+        leaving = self._replicas(names, states={"RUNNING"})
         for name in names:
             serve.delete(self._application(name), _blocking=False)
         deadline = time.monotonic() + drain_s
-        while self._present() and time.monotonic() < deadline:
+        while leaving & self._replicas(names) and time.monotonic() < deadline:
             time.sleep(_LOOK_AGAIN_S)
         _internal_kv_del(self._key, namespace=_KV_NAMESPACE)
         return names
@@ -272,6 +273,17 @@ class DeployedFleet:
         beginning = self._application("")
         return {name.removeprefix(beginning) for name in self._details()["applications"] if name.startswith(beginning)}
 
+    def _replicas(self, names: Collection[str], *, states: Collection[str] | None = None) -> set[str]:
+        """Ids of replicas of some models, in some states or in any."""
+        applications = self._details()["applications"]
+        return {
+            replica["replica_id"]
+            for name in names
+            for deployment in applications.get(self._application(name), {"deployments": {}})["deployments"].values()
+            for replica in deployment["replicas"]
+            if states is None or _text(replica["state"]) in states
+        }
+
     def _details(self) -> Json:
         import ray
         from ray.exceptions import RayError
@@ -282,10 +294,11 @@ class DeployedFleet:
         except ValueError:
             return {"applications": {}}
         try:
-            details: Json = ray.get(controller.get_serve_instance_details.remote(), timeout=_CALL_S)
+            (details,) = ray.get([controller.get_serve_instance_details.remote()], timeout=_CALL_S)
         except RayError as error:
             raise ServiceFailed(f"Ray Serve does not answer: {type(error).__name__}", status=None) from None
-        return details
+        told: Json = details
+        return told
 
 
 def status_of(

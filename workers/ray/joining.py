@@ -81,7 +81,7 @@ def joined(address: str, *, namespace: str) -> Iterator[None]:
         )
     noted = read_local(namespace)
     is_local = noted is not None and noted.address == address
-    here = {"_node_ip_address": place.rpartition(":")[0]} if is_local else {}
+    here: dict[str, Any] = {"_node_ip_address": place.rpartition(":")[0]} if is_local else {}  # Any: a private option
     with _token(noted.token_file if noted is not None and is_local else None):
         try:
             ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **here)
@@ -99,7 +99,7 @@ def _token(file: str | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # a compiled module
 
     before = {name: os.environ.get(name) for name in (*token_variables(file), "RAY_AUTH_TOKEN")}
     os.environ.pop("RAY_AUTH_TOKEN", None)  # it would go before the file
