@@ -108,28 +108,35 @@ def parse_chunks(events: Sequence[bytes]) -> Iterator[Chunk]:
     usage: Any = None  # JSON value
     for value, event in zip(values, events, strict=True):
         only = _only_text(value)
+        if only is None:
+            if texts:
+                yield _of_texts(texts, usage)
+                texts, usage = {}, None
+            yield _chunk(value, event)
+            continue
+        place, text, own_usage = only
         # The usage in a chunk may be its choice's own, so texts of several choices do not share one.
-        if texts and (only is None or ((usage or value.get("usage")) and texts.keys() != {only[0]})):
+        if (own_usage or usage) and texts and texts.keys() != {place}:
             yield _of_texts(texts, usage)
             texts, usage = {}, None
-        if only is None:
-            yield _chunk(value, event)
+        usage = own_usage or usage
+        if place in texts:
+            texts[place].append(text)
         else:
-            texts.setdefault(only[0], []).append(only[1])
-            usage = value.get("usage") or usage
+            texts[place] = [text]
     if texts:
         yield _of_texts(texts, usage)
 
 
-def _only_text(value: Any) -> tuple[int, str] | None:  # Any: JSON value
-    """Choice and text of the usual chunk of the chat API; None if it is another, which may say more."""
+def _only_text(value: Any) -> tuple[int, str, Any] | None:  # Any: JSON values
+    """Choice, text and usage of the usual chunk of the chat API; None if it is another, which may say more."""
     try:
         (choice,) = value["choices"]
         place, delta = choice["index"], choice["delta"]
         text = delta["content"]
         is_usual = len(delta) == 1 and type(place) is int and type(text) is str and text
         if is_usual and not (choice.get("finish_reason") or choice.get("logprobs") or value.get("error")):
-            return place, text
+            return place, text, value.get("usage")
     except (AttributeError, KeyError, TypeError, ValueError):
         pass
     return None
