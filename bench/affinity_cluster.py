@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from typing import Any
 from orchestrator import Orchestrator
 from orchestrator.bench.lab.model_names import REWARD_MODEL
 from orchestrator.fleet_file import FleetFile
+from orchestrator.local_cluster import forget_local, write_local
 from orchestrator.workers.ray import local
 from orchestrator.workers.ray.deployment import DEPLOYMENT, application_name
 from orchestrator.workers.ray.fleet import READY, DeployedFleet
@@ -66,8 +65,8 @@ class Replicas:
         import ray
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-        details = ray.get(controller.get_serve_instance_details.remote(), timeout=_CALL_S)
+        controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)  # Any: Serve's
+        details: Any = ray.get(controller.get_serve_instance_details.remote(), timeout=_CALL_S)  # Any: JSON values
         told = details["applications"][application]["deployments"][DEPLOYMENT]["replicas"]
         self._actors = [ray.get_actor(each["actor_name"], namespace=SERVE_NAMESPACE) for each in told]
         self._pids = [int(each["pid"]) for each in told]
@@ -104,19 +103,19 @@ class Replicas:
             return [await each for each in coming]
 
 
-def fleet_of(arm: Arm, *, number: int, num_replicas: int, address: str) -> FleetFile:
-    """The lab's generator and reward model, in the same replicas, on a cluster."""
-    shared: dict[str, Any] = {
+def fleet_of(arm: Arm, *, number: int, num_replicas: int) -> FleetFile:
+    """The lab's generator and reward model, in the same replicas, on this machine's Ray."""
+    shared: dict[str, Any] = {  # Any: JSON values
         "replicas": num_replicas,
         "cpus": 1,
         "affinity": arm.affinity,
         "max_ongoing": 64,
-    }  # Any: JSON values
+    }
     models = {
         GENERATOR: {"model": f"lab:{GENERATOR}", "roles": ["small"], **shared},
         REWARD_MODEL: {"model": f"lab:{REWARD_MODEL}", "roles": ["verifier"], "with": GENERATOR, **shared},
     }
-    cluster = {"ray": address, "namespace": f"{_NAMESPACE}-{number}"}
+    cluster = {"ray": "local", "namespace": f"{_NAMESPACE}-{number}"}
     return FleetFile.model_validate({"models": models, "cluster": cluster})
 
 
@@ -129,22 +128,19 @@ def deployed(arms: Sequence[Arm], *, num_replicas: int) -> Iterator[dict[str, Fl
             "cluster": {"ray": "local", "namespace": _NAMESPACE, "cpus": _CORES},
         }
     ).cluster
-    os.environ.update(
-        RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)
-    )  # Ray's ports are not on loopback only
+    fleets = {arm.name: fleet_of(arm, number=number, num_replicas=num_replicas) for number, arm in enumerate(arms)}
     started = local.start(own)
     try:
         with joined(started.address, namespace=_NAMESPACE):
-            fleets = {
-                arm.name: fleet_of(arm, number=number, num_replicas=num_replicas, address=started.address)
-                for number, arm in enumerate(arms)
-            }
             for fleet in fleets.values():
+                write_local(fleet.cluster.namespace, started)
                 DeployedFleet(fleet.cluster.namespace).deploy(fleet)
             for fleet in fleets.values():
                 _await_ready(fleet, num_replicas)
             yield fleets
     finally:
+        for fleet in fleets.values():
+            forget_local(fleet.cluster.namespace)
         local.stop(_NAMESPACE)
 
 
