@@ -85,8 +85,9 @@ class Shell:
 
     def run(self, *args: str, stdin: bytes = b"", **options: Any) -> Finished:
         """Runs a command in a process of its own."""
+        wanted = {"timeout": 60, **options}
         done = subprocess.run(
-            self.command(*args), check=False, input=stdin, capture_output=True, timeout=60, **self.options(options)
+            self.command(*args), check=False, input=stdin, capture_output=True, **self.options(wanted)
         )
         return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
 

@@ -6,8 +6,10 @@ which only its user can read, and answers nobody without it.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import shutil
 import signal
 import socket
 import stat
@@ -15,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,6 +32,9 @@ _STAYS = "127.0.0.2" if sys.platform == "linux" else None
 _START_S = 90.0
 _STOP_S = 20.0
 _LOOK_AGAIN_S = 0.1
+_ATTEMPTS = 3
+_TIMED_OUT = "timed out during startup"
+"""What Ray says then."""
 _MAX_FOLDER = 40
 """Ray keeps sockets in its folder, and the path of a socket has 107 bytes at most."""
 
@@ -74,15 +81,27 @@ def start(cluster: ClusterEntry, *, start_s: float = _START_S) -> LocalCluster:
         EngineFailed: It did not start; the message holds what Ray said last.
     """
     require_ray()
-    if (known := running(cluster.namespace)) is not None:
-        return known
     folder = _folder()
+    with _alone(folder / f"{cluster.namespace}.lock"):
+        if (known := running(cluster.namespace)) is not None:
+            return known
+        for attempt in range(_ATTEMPTS):
+            try:
+                return _start(cluster, folder, start_s=start_s)
+            except EngineFailed as failed:  # Ray gives its own processes half a minute, which a busy machine exceeds
+                if attempt == _ATTEMPTS - 1 or _TIMED_OUT not in failed.message:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _start(cluster: ClusterEntry, folder: Path, *, start_s: float) -> LocalCluster:
+    stop(cluster.namespace)
     address = f"{_STAYS or _HOST}:{_free_port()}"
     token_file = _new_token(folder / f"{cluster.namespace}.token")
     log = folder / f"{cluster.namespace}.log"
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(  # noqa: S603  # our own interpreter, Ray's module
-            _command(cluster, address=address, folder=folder),
+            _command(cluster, address=address, folder=_session_folder(folder, address)),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -130,7 +149,9 @@ def stop(namespace: str, *, stop_s: float = _STOP_S) -> bool:
         if _is_keeper(noted):
             _signal(noted.pid, signal.SIGKILL)  # Ray's reaper ends what is left
     forget_local(namespace)
-    Path(noted.token_file).unlink(missing_ok=True)
+    token_file = Path(noted.token_file)
+    token_file.unlink(missing_ok=True)
+    shutil.rmtree(_session_folder(token_file.parent, noted.address), ignore_errors=True)
     return is_there
 
 
@@ -142,9 +163,13 @@ def _command(cluster: ClusterEntry, *, address: str, folder: Path) -> list[str]:
         "--num-cpus": cluster.cpus,
         "--num-gpus": cluster.gpus,
         "--object-store-memory": cluster.object_store_mib << 20,
+        "--ray-client-server-port": _free_port(),  # the usual one may be another Ray's
+        "--include-log-monitor": "false",  # nobody here shows what replicas print
         "--include-dashboard": "false" if cluster.dashboard_port is None else "true",
         "--dashboard-host": None if cluster.dashboard_port is None else _HOST,
         "--dashboard-port": cluster.dashboard_port,
+        "--dashboard-agent-listen-port": _free_port(),
+        "--dashboard-agent-grpc-port": _free_port(),
         "--temp-dir": folder,
     }
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
@@ -166,6 +191,19 @@ def _folder() -> Path:
             f"{folder} belongs to somebody else; set TMPDIR to a folder of your own", field="TMPDIR", value=str(folder)
         )
     return folder
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process of this machine at a time; it ends with the process, whatever happens."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _session_folder(folder: Path, address: str) -> Path:
+    """Where one Ray writes; a short path, because of its sockets."""
+    return folder / address.rpartition(":")[2]
 
 
 def token_variables(token_file: Path | str) -> dict[str, str]:
