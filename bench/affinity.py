@@ -193,11 +193,11 @@ def main() -> None:
     """Measures and writes the report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--replicas", type=int, default=4)
-    parser.add_argument("--problems", type=int, default=8, help="of each of three sets")
-    parser.add_argument("--at-once", type=int, default=4, help="searches in a batch")
+    parser.add_argument("--problems", type=int, default=6, help="of each of three sets")
+    parser.add_argument("--at-once", type=int, default=3, help="searches in a batch")
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5, help="of the skewed mix")
-    parser.add_argument("--calls", type=int, default=300, help="in a round")
+    parser.add_argument("--calls", type=int, default=200, help="in a round")
     parser.add_argument("--out", type=Path, default=PUBLISHED)
     options = parser.parse_args()
     if missing := [str(path) for path in map(weights_path, (GENERATOR, REWARD_MODEL)) if not path.is_file()]:

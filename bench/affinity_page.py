@@ -35,7 +35,7 @@ def page(result: Row) -> str:
         "",
         "Prompt tokens are those of both models; read: not in the cache of the replica that took the call. CPU time",
         "is that of all replicas' processes, for each job. Imbalance: calls under way at the fullest replica over the",
-        "mean of all, 20 times a second while there are any.",
+        "mean of all, 20 times a second while there are any; the calls of a search come in bursts, a level at a time.",
         "",
         "*On* over *off*, paired: by job for tokens and accuracy, by batch for times and balance; 95% intervals.",
         "",

@@ -65,29 +65,33 @@ class AffinityCounters:
 
 
 @dataclass(slots=True)
+class _Lease:
+    renewed: float
+    num_live: int = 0
+    is_read: bool = False
+    releases: tuple[str, int] = ("", 0)
+
+
+@dataclass(slots=True)
 class TreeCall:
     """One call under way.
 
     Attributes:
         release: To be carried out before it.
         prompt_tokens, cached_tokens: What was read of its prompt; None until it was.
+        lease: Its tree's; None for no tree.
     """
 
     release: Release | None = None
     prompt_tokens: int | None = None
     cached_tokens: int = 0
+    lease: _Lease | None = None
 
     def read(self, prompt_tokens: int, cached_tokens: int) -> None:
         """The prompt has been read; the last word counts."""
         self.prompt_tokens, self.cached_tokens = prompt_tokens, cached_tokens
-
-
-@dataclass(slots=True)
-class _Lease:
-    renewed: float
-    num_live: int = 0
-    is_read: bool = False
-    releases: tuple[str, int] = ("", 0)
+        if self.lease is not None:
+            self.lease.is_read = True
 
 
 class TreeLeases:
@@ -122,7 +126,7 @@ class TreeLeases:
         lease = self._renew(routing.tree_id)
         was_read = lease.is_read
         lease.num_live += 1
-        call.release = self._due(lease, routing.release)
+        call.lease, call.release = lease, self._due(lease, routing.release)
         try:
             yield call
         finally:
@@ -130,7 +134,6 @@ class TreeLeases:
             if routing.tree_id in self._leases:
                 self._renew(routing.tree_id)
             if call.prompt_tokens is not None:
-                lease.is_read = True
                 self._count(call, routing, was_read=was_read)
 
     def released(self, tree_id: str) -> None:

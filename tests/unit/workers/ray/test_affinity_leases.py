@@ -137,6 +137,13 @@ def test_calls_at_once_of_a_new_tree_miss_nothing(leases: TreeLeases):
     assert leases.counters.known_calls == leases.counters.missed_calls == leases.counters.moved_calls == 0
 
 
+def test_a_tree_is_known_from_when_it_was_read_and_not_only_when_that_call_has_ended(leases: TreeLeases):
+    with leases.call(Routing("a")) as first:
+        first.read(100, 0)
+        read(leases, Routing("a", is_known=True), 100, 90)
+    assert (leases.counters.known_calls, leases.counters.moved_calls) == (1, 0)
+
+
 @given(st.lists(st.integers(0, 10**12), min_size=9, max_size=9))
 def test_counters_survive_json_and_add_up(values):
     counters = AffinityCounters(*values)
