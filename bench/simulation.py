@@ -61,8 +61,11 @@ LOADS = {"low": 0.4, "near": 0.85, "above": 1.3}
 WANTED = 0.2
 _SLOTS, _STEP_S, _PROMPT_TOKEN_S = 8, 0.05, 0.0001
 _LAB_SEQUENCES = 16
-_WIDTH = 4
+_WIDTH, _LAB_WIDTH = 4, 8
 _SEEDS = 40
+_RECORDED = 150
+"""Jobs whose lengths the predictions draw from."""
+_LAB_SET = "expression@10"
 _LOOK = Solutions(lengths=Lengths(12.0, 0.4), steps=1.0)
 
 
@@ -139,6 +142,8 @@ class Real:
         ttc: The controller.
         problem: The n-th problem; no two are alike.
         num_slots: Sequences that are decoded at once.
+        width: Samples of each job of a load.
+        quick: Tells how long replies are in less time, for a record of lengths; not timed.
         options: Of each job.
     """
 
@@ -147,14 +152,17 @@ class Real:
     ttc: Orchestrator
     problem: Callable[[int], Asked]
     num_slots: int
+    width: int
+    quick: tuple[Watched, Orchestrator]
     options: dict[str, Any] = field(default_factory=dict)  # Any: as for `Orchestrator.solve`
     num_asked: int = 0
 
-    async def solve(self, width: int) -> LoneJob:
+    async def solve(self, width: int, *, quickly: bool = False) -> LoneJob:
         """One job; what it took, if it had the system to itself."""
         self.num_asked += 1
         asked = self.problem(self.num_asked)
-        job = self.ttc.check(
+        engine, ttc = self.quick if quickly else (self.engine, self.ttc)
+        job = ttc.check(
             asked.text,
             messages=asked.messages,
             policy="self_consistency",
@@ -162,12 +170,12 @@ class Real:
             seed=self.num_asked,
             **self.options,
         )
-        record = self.ttc.new_record(job)
+        record = ttc.new_record(job)
         begun, cpu = time.perf_counter(), time.thread_time()
-        result = await self.ttc.run_new(job, record)
+        result = await ttc.run_new(job, record)
         seconds, cpu_s = time.perf_counter() - begun, time.thread_time() - cpu
         result.raise_for_error()
-        calls = self.engine.calls.pop(record.id)
+        calls = engine.calls.pop(record.id)
         outputs = tuple(tokens for _, lengths in calls for tokens in lengths.values())
         read = sum(prefilled.prompt_tokens - prefilled.cached_tokens for prefilled, _ in calls)
         prefix = max(prefilled.prompt_tokens for prefilled, _ in calls)
@@ -178,6 +186,11 @@ class Real:
         widths = [width for width in (1, 2, 4, 8, 16) if width <= self.num_slots]
         return [await self.solve(widths[number % len(widths)]) for number in range(num_jobs)]
 
+    async def record(self, num_jobs: int) -> Mix:
+        """Jobs of the width that is loaded, on problems of their own: only how long their replies are is kept."""
+        jobs = [await self.solve(self.width, quickly=True) for _ in range(num_jobs)]
+        return Mix.of(*(one_call(job.outputs, prompt_tokens=job.prefix_tokens) for job in jobs))
+
     async def load(self, times_s: Sequence[float]) -> dict[str, float]:
         """Jobs at these times, whatever comes of those before: jobs per second, and percentiles of their time."""
         durations: list[float] = []
@@ -185,7 +198,7 @@ class Real:
 
         async def one(at_s: float) -> None:
             await asyncio.sleep(max(0.0, start + at_s - time.perf_counter()))
-            await self.solve(_WIDTH)
+            await self.solve(self.width)
             durations.append(time.perf_counter() - start - at_s)
 
         async with asyncio.TaskGroup() as jobs:
@@ -205,14 +218,23 @@ async def slotted() -> AsyncIterator[Real]:
     """8 slots, 50 ms."""
     inner = ScriptedEngine(solving(_LOOK), name="slotted", tokens_per_delta=1, keep_log=False)
     engine = Watched(SlottedEngine(inner, slots=_SLOTS, step_s=_STEP_S, prompt_token_s=_PROMPT_TOKEN_S))
-    async with Orchestrator(engine) as ttc:
-        yield Real("slotted", engine, ttc, lambda number: Asked(f"Problem {number} " + "word " * 40), _SLOTS)
+    unslotted = Watched(inner)
+    async with Orchestrator(engine) as ttc, Orchestrator(unslotted) as quick:
+        yield Real(
+            "slotted",
+            engine,
+            ttc,
+            lambda number: Asked(f"Problem {number} " + "word " * 40),
+            _SLOTS,
+            _WIDTH,
+            (unslotted, quick),
+        )
 
 
 @asynccontextmanager
 async def lab() -> AsyncIterator[Real]:
     """`lab:small`."""
-    found = open_set("expression@6", count=2000, seed=5)
+    found = open_set(_LAB_SET, count=2000, seed=5)
     problems = found.problems
     engine = Watched(await open_model("lab:small", settings=read_settings()))
     options = {"answer": found.answer_kind, "max_sample_tokens": found.max_sample_tokens}
@@ -224,6 +246,8 @@ async def lab() -> AsyncIterator[Real]:
                 ttc,
                 lambda number: Asked(problems[number % len(problems)].text, problems[number % len(problems)].messages),
                 _LAB_SEQUENCES,
+                _LAB_WIDTH,
+                (engine, ttc),
                 options,
             )
     finally:
@@ -262,7 +286,7 @@ async def validate(
     runs: list[dict[str, Any]] = []
     async with opened() as real:
         for _ in range(3):
-            await real.solve(_WIDTH)
+            await real.solve(real.width)
         for repeat in range(repeats):
             runs.append(await _validated(real, repeat, num_lone=num_lone, num_jobs=num_jobs))
             print(real.name, runs[-1], flush=True)
@@ -271,9 +295,9 @@ async def validate(
 
 async def _validated(real: Real, repeat: int, *, num_lone: int, num_jobs: int) -> dict[str, Any]:
     """One round: constants, then each load between two more calibrations, whose constants it is predicted with."""
+    mix = await real.record(_RECORDED)
     lone = await real.calibrate(num_lone)
     constants = calibrated(lone, num_slots=real.num_slots)
-    mix = _mix_of([job for job in lone if len(job.outputs) >= _WIDTH])
     saturation = saturation_rate(_spec(constants, num_slots=real.num_slots), mix)
     loads: dict[str, Any] = {}
     before = lone
@@ -297,16 +321,6 @@ async def _validated(real: Real, repeat: int, *, num_lone: int, num_jobs: int) -
         }
         before = after
     return {"constants": asdict(constants), "saturation": saturation, "loads": loads}
-
-
-def _mix_of(jobs: Sequence[LoneJob]) -> Mix:
-    """Jobs of the width that is loaded, cut out of those that were seen."""
-    shapes = [
-        one_call(job.outputs[first : first + _WIDTH], prompt_tokens=job.prefix_tokens, policy="self_consistency")
-        for job in jobs
-        for first in range(0, len(job.outputs) - _WIDTH + 1, _WIDTH)
-    ]
-    return Mix.of(*shapes)
 
 
 def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -369,9 +383,8 @@ def scales(numbers: Sequence[int], shapes: Sequence[JobShape]) -> list[dict[str,
     rows = []
     for number in numbers:
         spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=number)})
-        window = Window(
-            duration_s=60.0 if number < 1000 else 30.0, warmup_s=20.0 if number < 1000 else 15.0, drain_s=20.0
-        )
+        duration_s = 60.0 if number < 1000 else 24.0 if number < 10_000 else 16.0
+        window = Window(duration_s=duration_s, warmup_s=duration_s / 2, drain_s=30.0)
         begun = time.process_time()
         outcome: Outcome = simulate(spec, Poisson(0.8 * one * number, mix), window)
         cpu_s = time.process_time() - begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -22,6 +23,11 @@ class Arrival(NamedTuple):
 
 class Arrivals(Protocol):
     """A stream of jobs."""
+
+    @property
+    def ends_s(self) -> float:
+        """When the last job arrives; infinity for streams without an end."""
+        ...
 
     def jobs(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """Jobs in order of time; without an end, or up to the stream's own."""
@@ -94,6 +100,11 @@ class Poisson:
         if not 0 < self.rate < float("inf"):
             raise InvalidRequest("the rate of arrivals must be above 0 jobs per second", field="rate", value=self.rate)
 
+    @property
+    def ends_s(self) -> float:
+        """Never."""
+        return math.inf
+
     def jobs(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """Without an end."""
         time = 0.0
@@ -123,6 +134,11 @@ class Traced:
     mix: Mix
     speed: float = 1.0
 
+    @property
+    def ends_s(self) -> float:
+        """With the trace."""
+        return self.trace.duration_s / self.speed
+
     def jobs(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """One for each request."""
         mean = float(np.mean(self.trace.output_tokens))
@@ -147,6 +163,11 @@ class Given:
 
     times_s: Sequence[float]
     mix: Mix
+
+    @property
+    def ends_s(self) -> float:
+        """The last of them."""
+        return max(self.times_s, default=0.0)
 
     def jobs(self, rng: np.random.Generator) -> Iterator[Arrival]:
         """One for each time."""

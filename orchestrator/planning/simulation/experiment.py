@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from orchestrator.errors import InvalidRequest
 from orchestrator.planning.simulation.arrivals import Arrivals, Mix
 from orchestrator.planning.simulation.pool import Pool
 from orchestrator.planning.simulation.replica import ReplicaCounts
@@ -151,6 +152,13 @@ def simulate(
         tell: Is told how far the run is.
     """
     started = time.perf_counter()
+    window = replace(window, duration_s=min(window.duration_s, arrivals.ends_s))
+    if not window.warmup_s < window.duration_s:
+        raise InvalidRequest(
+            f"arrivals end after {window.duration_s:g} s, within the warm-up of {window.warmup_s:g} s",
+            field="warmup",
+            value=window.warmup_s,
+        )
     heap = EventHeap()
     system = System(spec, heap, seed=seed, rule=rule, measure_from_s=window.warmup_s)
     load = _Load(system, heap, arrivals, window, np.random.default_rng([seed, 0xA7]))
@@ -331,6 +339,19 @@ def closed_loop(spec: SystemSpec, mix: Mix, *, concurrency: int, num_jobs: int, 
     first = len(ends) // 3
     seconds = ends[-1] - ends[first] if len(ends) > first + 1 else 0.0
     return (len(ends) - first - 1) / seconds if seconds > 0 else math.nan
+
+
+def lone_time(spec: SystemSpec, mix: Mix, *, num_jobs: int = 20, seed: int = 0) -> float:
+    """Seconds that a job takes that has the system to itself, on average; NaN if none ends well."""
+    rng = np.random.default_rng([seed, 0x10])
+    seconds = []
+    for _ in range(num_jobs):
+        heap = EventHeap()
+        system = System(spec, heap, seed=seed)
+        system.play(mix.draw(rng))
+        heap.run()
+        seconds += list(system.measured.job_s.values)
+    return float(np.mean(seconds)) if seconds else math.nan
 
 
 def saturation_rate(spec: SystemSpec, mix: Mix, *, seed: int = 0) -> float:

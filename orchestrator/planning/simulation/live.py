@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.asking import CheckedJob
 from orchestrator.config import Settings
+from orchestrator.errors import RunFailure
 from orchestrator.in_process import Orchestrator
 from orchestrator.planning.simulation.engine import SimulatedEngine
 from orchestrator.planning.simulation.recording import Recorder
@@ -23,6 +25,8 @@ from orchestrator.testing.scripted_abilities import ScriptedJudge
 from orchestrator.testing.virtual_time import VirtualClock, run_virtual
 
 _CONTEXT_LENGTH = 1 << 20
+_APART_S = 10.0
+_SEED_STRIDE = 1_000_003
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,19 @@ def run_live(spec: SystemSpec, task: Task, arrivals_s: Sequence[float], *, seed:
     return run_virtual(_run(spec, task, arrivals_s, seed))
 
 
+def record_shapes(spec: SystemSpec, task: Task, *, num_jobs: int, seed: int = 0) -> tuple[JobShape, ...]:
+    """Shapes of jobs that have the fleet nearly to themselves: one begins every few seconds.
+
+    Raises:
+        CallerError: There can be no such job; the error names what is wrong.
+        RunFailure: None of them ended well.
+    """
+    found = run_live(spec, task, [_APART_S * number for number in range(num_jobs)], seed=seed)
+    if len(found.failures) == num_jobs:
+        raise RunFailure(f"no job of policy {task.policy!r} ended well: {found.failures[0]}")
+    return tuple(shape for shape in found.shapes if shape.calls)
+
+
 async def _run(spec: SystemSpec, task: Task, arrivals_s: Sequence[float], seed: int) -> LiveRun:
     system = System(spec, LoopTimeline(), seed=seed)
     recorder = Recorder()
@@ -92,14 +109,7 @@ async def _run(spec: SystemSpec, task: Task, arrivals_s: Sequence[float], seed: 
     async def one(number: int, ttc: Orchestrator) -> None:
         await asyncio.sleep(max(0.0, arrivals_s[number] - loop.time()))
         arrived = loop.time()
-        asked = ttc.check(
-            _problem(task.prompt_tokens, seed, number),
-            policy=task.policy,
-            params=dict(task.params),
-            budget=task.budget,
-            verifier=task.verifier,
-            seed=seed * 1_000_003 + number,
-        )
+        asked = _asked(ttc, task, seed, number)
         record = ttc.new_record(asked)
         result = await ttc.run_new(asked, record)
         if result.error is not None:
@@ -109,10 +119,22 @@ async def _run(spec: SystemSpec, task: Task, arrivals_s: Sequence[float], seed: 
             system.measured.job(shapes[number], arrived, -1.0, loop.time(), has_failed=result.error is not None)
 
     async with Orchestrator(engines["small"], roles=others, settings=settings, clock=VirtualClock()) as ttc:
+        _asked(ttc, task, seed, 0)  # raises what is wrong with all of them
         async with asyncio.TaskGroup() as jobs:
             for number in range(len(arrivals_s)):
                 jobs.create_task(one(number, ttc))
     return LiveRun(system, tuple(shapes[number] for number in sorted(shapes)), loop.time(), tuple(failures))
+
+
+def _asked(ttc: Orchestrator, task: Task, seed: int, number: int) -> CheckedJob:
+    return ttc.check(
+        _problem(task.prompt_tokens, seed, number),
+        policy=task.policy,
+        params=dict(task.params),
+        budget=task.budget,
+        verifier=task.verifier,
+        seed=seed * _SEED_STRIDE + number,
+    )
 
 
 def _script(task: Task, role: str) -> ScriptedJudge:
