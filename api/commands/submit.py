@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -16,7 +17,8 @@ from orchestrator.api.terminal.submission import Batch
 from orchestrator.api.terminal.submitting import Submitting
 from orchestrator.config import read_settings
 from orchestrator.errors import InvalidRequest
-from orchestrator.workers.ray.jobs import DEFAULT_ADDRESS, RayJobs, token_of
+from orchestrator.workers.ray.jobs import DEFAULT_ADDRESS, RayJobs
+from orchestrator.workers.ray.tokens import token_of
 
 _MAX_CONCURRENCY = 1024
 
@@ -129,7 +131,7 @@ def submit(
     if model is None and fleet is None:
         raise InvalidRequest("name the models: --fleet fleet.toml, or --model MODEL", field="model")
     settings = read_settings()
-    asked = {
+    asked: dict[str, Any] = {  # Any: options of different types
         "policy": policy or settings.policy,
         "count": count,
         "parameters": parameters,

@@ -29,7 +29,7 @@ NUM_LONG = 3000
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
-    with running_head() as head:
+    with running_head(num_cpus=1) as head:
         yield head
 
 
@@ -73,7 +73,8 @@ def started(ttc: Shell, *more: str) -> tuple[subprocess.Popen[str], Path]:
     out = ttc.folder / "r.jsonl"
     process = ttc.start("submit", "long.jsonl", *LONG, "--out", "r.jsonl", *more)
     try:
-        eventually(lambda: out.exists() and len(out.read_bytes().splitlines()) >= 3)
+        eventually(lambda: process.poll() is not None or (out.exists() and len(out.read_bytes().splitlines()) >= 3))
+        assert process.poll() is None
     except AssertionError:
         process.terminate()
         pytest.fail("no result came: " + "".join(process.communicate(timeout=30))[-2000:])
@@ -104,6 +105,27 @@ def test_the_plain_line_of_ray_runs_a_batch(ttc: Shell, head: Head) -> None:
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"id"')]
     assert [row["id"] for row in found] == [str(n) for n in range(1, NUM_PROBLEMS + 1)]
     assert all(row["is_correct"] for row in found)
+
+
+def test_a_fleet_is_brought_up_by_a_job_and_used_by_another(ttc: Shell, head: Head) -> None:
+    folder = ttc.folder / "work"
+    folder.mkdir()
+    entry = '[models.little]\nmodel = "scripted:arithmetic"\nroles = ["small"]\ncpus = 0.5\n'
+    (folder / "fleet.toml").write_text(f'{entry}[cluster]\nray = "auto"\n')
+    line = ["ray", "job", "submit", "--address", head.address, "--working-dir", str(folder), "--"]
+    for words in (["up", "fleet.toml"], ["down", "fleet.toml"]):
+        done = subprocess.run(
+            [*line, "ttc", "fleet", *words], env=head.env, capture_output=True, text=True, timeout=110, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        if words[0] == "up":
+            asked = ("--fleet", "work/fleet.toml", *SCRIPTED[2:])
+            said = ttc("submit", "p.jsonl", *asked, "--out", "r.jsonl", "--json")
+            assert said.code == 0, said.err
+            assert said.json["num_correct"] == NUM_PROBLEMS
+    absent = ttc("submit", "p.jsonl", *asked, "--out", "absent.jsonl")
+    assert absent.code in {2, 6}
+    assert "little" in absent.err
 
 
 def test_ctrl_c_leaves_the_job_which_is_taken_up_and_stopped(ttc: Shell) -> None:
@@ -145,8 +167,8 @@ def test_a_job_that_is_killed_is_gone_on_with(ttc: Shell, head: Head) -> None:
 
 
 def test_a_node_that_dies_with_the_job_on_it_is_reported(ttc: Shell, head: Head) -> None:
-    with head.node(num_cpus=1) as node:
-        process, out = started(ttc, "--cpus", "1")
+    with head.node(num_cpus=2) as node:
+        process, out = started(ttc, "--cpus", "2")
         end(node)
         _, said = process.communicate(timeout=90)
     assert process.returncode == 1

@@ -6,12 +6,12 @@ request has a time limit. The address is that of the dashboard, port 8265 unless
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -27,6 +27,7 @@ MAX_PACKAGE_BYTES = (100 << 20) - (1 << 16)
 """The job server reads request bodies of up to 100 MiB (``DASHBOARD_CLIENT_MAX_SIZE``)."""
 
 _REQUEST_S = 30.0
+_PAUSES_S = (0.2, 1.0)
 _UPLOAD_S = 900.0
 _MAX_REPLY_BYTES = 64 << 20
 _MAX_LISTED = 20
@@ -228,7 +229,7 @@ class RayJobs:
             async with self._open.ws_connect(
                 self.address + path,
                 max_msg_size=0,
-                timeout=aiohttp.ClientWSTimeout(ws_close=5.0),  # type: ignore[call-arg]  # attrs that mypy cannot see
+                timeout=aiohttp.ClientWSTimeout(ws_close=5.0),
             ) as socket:
                 async for message in socket:
                     if message.type is aiohttp.WSMsgType.TEXT:
@@ -253,9 +254,7 @@ class RayJobs:
 
         timeout = aiohttp.ClientTimeout(total=total_s, sock_connect=10.0)
         try:
-            async with self._open.request(
-                method, self.address + path, timeout=timeout, allow_redirects=False, **options
-            ) as reply:
+            async with await self._sent(method, self.address + path, timeout=timeout, **options) as reply:
                 if reply.status in {401, 403}:
                     raise ServiceFailed(
                         f"the cluster at {self.address} wants a token that it knows; set RAY_AUTH_TOKEN, or "
@@ -266,6 +265,23 @@ class RayJobs:
                 yield reply
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._lost(error) from error
+
+    async def _sent(self, method: str, url: str, **options: Any) -> aiohttp.ClientResponse:  # Any: of aiohttp
+        """The beginning of an answer. A connection that the server closes instead is made anew: every request may be
+        sent twice, since jobs and packages have names of their own.
+        """
+        import aiohttp
+
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                return await self._open.request(method, url, allow_redirects=False, **options)
+            except aiohttp.ClientConnectorError:
+                raise
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+        raise AssertionError("the last attempt returns or raises")
 
     async def _json(self, method: str, path: str, *, job_id: str | None = None) -> Json:
         async with self._reply(method, path) as reply:
@@ -312,35 +328,6 @@ class RayJobs:
 
     def _refused(self, what: str, status: int, reason: str) -> ServiceFailed:
         return ServiceFailed(f"{what} refused by the cluster at {self.address}: {reason}", status=status)
-
-
-def token_of(env: Mapping[str, str]) -> str | None:
-    """The token for clusters with token authentication, as Ray's own commands find it; None if there is none.
-
-    Args:
-        env: ``RAY_AUTH_TOKEN``, else the file ``RAY_AUTH_TOKEN_PATH``; with ``RAY_AUTH_MODE=token`` also
-            ``~/.ray/auth_token``.
-
-    Raises:
-        InvalidRequest: The file that is named cannot be read.
-    """
-    if env.get("RAY_AUTH_MODE", "").lower() == "disabled":
-        return None
-    if token := env.get("RAY_AUTH_TOKEN", "").strip():
-        return token
-    if named := env.get("RAY_AUTH_TOKEN_PATH"):
-        try:
-            return Path(named).expanduser().read_text(encoding="utf-8").strip() or None
-        except (OSError, ValueError) as error:
-            raise InvalidRequest(
-                f"cannot read RAY_AUTH_TOKEN_PATH {named!r}: {error}", field="RAY_AUTH_TOKEN_PATH", value=named
-            ) from error
-    if env.get("RAY_AUTH_MODE", "").lower() == "token":
-        try:
-            return (Path.home() / ".ray" / "auth_token").read_text(encoding="utf-8").strip() or None
-        except (OSError, ValueError):
-            return None
-    return None
 
 
 def _address(given: str) -> str:

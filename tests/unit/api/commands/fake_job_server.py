@@ -76,9 +76,9 @@ class FakeJobServer:
         behave: What a job does as soon as it is submitted.
         jobs: By id, in order.
         seen: Requests: method and path.
-        headers: Of the last request.
         breaks: So many times a log breaks off after its first bytes.
         swallows: The answer to the next submission is lost.
+        hangs_up_on: Requests whose first try finds the connection closed: method and beginning of the path.
         token: What requests must bear.
     """
 
@@ -90,6 +90,7 @@ class FakeJobServer:
     packages: dict[str, bytes] = field(default_factory=dict)
     breaks: int = 0
     swallows: bool = False
+    hangs_up_on: set[tuple[str, str]] = field(default_factory=set)
     token: str | None = None
     address: str = ""
 
@@ -103,6 +104,11 @@ class FakeJobServer:
             self.seen.append((request.method, request.path))
             if self.token is not None and request.headers.get("Authorization") != f"Bearer {self.token}":
                 return web.Response(status=401, text="Unauthorized")
+            for method, path in list(self.hangs_up_on):
+                if request.method == method and request.path.startswith(path):
+                    self.hangs_up_on.discard((method, path))
+                    assert request.transport is not None
+                    request.transport.abort()
             response: web.StreamResponse = await handler(request)
             return response
 

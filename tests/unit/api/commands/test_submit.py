@@ -303,6 +303,14 @@ def test_a_submission_whose_answer_is_lost_starts_one_job(ttc: Ttc, server: Fake
     assert len(server.jobs) == 1
 
 
+def test_connections_that_the_server_closes_are_made_anew(ttc: Ttc, server: FakeJobServer) -> None:
+    server.hangs_up_on = {("GET", "/api/packages"), ("PUT", "/api/packages"), ("POST", "/api/jobs/")}
+    said = ttc(*ASKED, "--out", "r.jsonl")
+    assert said.code == 0, said.err
+    assert len(server.jobs) == 1
+    assert [row["id"] for row in rows("r.jsonl")] == ["1", "b", "4"]
+
+
 def test_what_is_done_is_not_asked_for_again(ttc: Ttc, server: FakeJobServer) -> None:
     ttc(*ASKED, "--out", "r.jsonl")
     said = ttc(*ASKED, "--out", "r.jsonl")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import InvalidRequest
-from orchestrator.workers.ray.jobs import MAX_PACKAGE_BYTES, RAY_VERSION, RayJobs, token_of
+from orchestrator.workers.ray.jobs import MAX_PACKAGE_BYTES, RAY_VERSION, RayJobs
+from orchestrator.workers.ray.tokens import token_of
 
 ROOT = Path(__file__).parents[4]
 
