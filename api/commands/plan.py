@@ -14,6 +14,7 @@ from orchestrator.api.terminal.options import json_option
 _COMMANDS = {
     "gpus": "orchestrator.api.commands.plan_lists:gpus",
     "models": "orchestrator.api.commands.plan_lists:models",
+    "simulate": "orchestrator.api.commands.simulate:simulate",
 }
 """Subcommands, imported when they are called: name -> ``module:command``."""
 
