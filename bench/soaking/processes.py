@@ -55,6 +55,12 @@ class Program:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None, f"{self.name} does not run"
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has printed, in all its lives."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,7 @@ async def queued(store: RedisStore, count: int) -> list[str]:
         ids = []
         for seed in range(count):
             asked = here.check("What is 3 + 4?", policy="self_consistency", params={"n": 5}, seed=seed)
-            record = here.new_record(asked)
-            record.owner = None
+            record = replace(here.new_record(asked), owner=None)
             await store.create(record)
             ids.append(record.id)
         return ids
