@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -10,9 +11,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from orchestrator.api.cli import ttc
 from orchestrator.config import Settings
 from orchestrator.fleet_opening import engine_settings
 from orchestrator.fleet_reading import read_fleet
@@ -231,11 +234,43 @@ def test_pods_have_few_rights_and_shared_memory(name: str) -> None:
         assert pod["automountServiceAccountToken"] is False
 
 
+def page_commands() -> list[str]:
+    """Command lines of ttc on the page about submitting."""
+    page = (ROOT / "docs" / "howto" / "submit.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```bash\n(.*?)```", page, flags=re.DOTALL) for line in block.splitlines()]
+    return [found[1] for line in lines if (found := re.search(r"(?:^|-- )ttc (.*)$", line))]
+
+
+def options_of(words: list[str]) -> dict[str, Any]:
+    """What the real command reads; nothing is run."""
+    command: click.Command = ttc
+    context: click.Context | None = None
+    while isinstance(command, click.Group):
+        name, *words = words
+        context = click.Context(command, parent=context, info_name=name)
+        found = command.get_command(context, name)
+        assert found is not None, f"there is no command {name!r}"
+        command = found
+    return command.make_context(command.name, words, parent=context).params
+
+
+@pytest.mark.parametrize("line", page_commands())
+def test_commands_on_the_page_exist_with_their_options(line: str) -> None:
+    options = options_of(shlex.split(line.replace("...", "")))
+    fleet = options.get("fleet")
+    assert fleet in {None, "fleet.toml", "fleet/fleet.toml"} or (ROOT / str(fleet)).exists()
+
+
+def test_the_page_shows_how_to_submit_follow_and_stop() -> None:
+    assert {"follow", "stop", "file"} <= {
+        name
+        for line in page_commands()
+        for name, value in options_of(shlex.split(line.replace("...", ""))).items()
+        if value
+    }
+
+
 def test_jobs_use_commands_paths_and_a_cluster_that_are_there() -> None:
-    import shlex
-
-    from orchestrator.api.commands.solve import solve
-
     jobs = {manifest["metadata"].get("name", "batch"): manifest for manifest in manifests() if is_job(manifest)}
     assert set(jobs) == {"ttc-fleet-up", "batch"}
     (container,) = RAY_CLUSTER["spec"]["headGroupSpec"]["template"]["spec"]["containers"]
@@ -248,9 +283,11 @@ def test_jobs_use_commands_paths_and_a_cluster_that_are_there() -> None:
         assert set(paths) <= mounted
     words = shlex.split(jobs["batch"]["spec"]["entrypoint"])
     assert words[:2] == ["ttc", "solve"]
-    options = solve.make_context("solve", words[2:]).params
+    options = options_of(words[1:])
     assert (options["out"], options["file"]) == ("/shared/results.jsonl", "/shared/problems.jsonl")
-    assert jobs["ttc-fleet-up"]["spec"]["entrypoint"] == "ttc fleet up /fleet/fleet.toml"
+    up = shlex.split(jobs["ttc-fleet-up"]["spec"]["entrypoint"])
+    assert up == ["ttc", "fleet", "up", "/fleet/fleet.toml"]
+    assert options_of([*up[1:3], str(FOLDER / "fleet.toml")])
 
 
 def is_job(manifest: dict[str, Any]) -> bool:
