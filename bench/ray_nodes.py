@@ -24,6 +24,7 @@ _HOST = "127.0.0.1"
 _STATE_HOME = "XDG_STATE_HOME"
 _START_S = 120.0
 _STOP_S = 20.0
+_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "100"}
 
 
 class Nodes:
@@ -103,7 +104,7 @@ class Nodes:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **self._variables},
+                env={**os.environ, **_ALWAYS, **self._variables},
             )
         self._processes.append(process)
         deadline = time.monotonic() + _START_S

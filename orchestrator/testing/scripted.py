@@ -6,6 +6,8 @@ how a sample is cut into tokens that of `scripted_sample`, when it comes that of
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -69,6 +71,7 @@ class ScriptedEngine:
         vocabulary: Its tokens.
         clock: Waits; not asked with zero latency.
         keep_log: Whether `log` grows.
+        num_slots: Requests worked on at once, others wait; None for any number.
 
     Attributes:
         log: Requests in order of arrival, refused ones included.
@@ -89,6 +92,7 @@ class ScriptedEngine:
         vocabulary: Vocabulary | None = None,
         clock: Clock | None = None,
         keep_log: bool = True,
+        num_slots: int | None = None,
     ) -> None:
         if not 1 <= tokens_per_delta <= MAX_UNREAD_TOKENS:
             raise InvalidRequest(
@@ -113,6 +117,9 @@ class ScriptedEngine:
         self._tokens_per_delta = tokens_per_delta
         self._clock: Clock = clock or SystemClock()
         self._keep_log = keep_log
+        self._slots: contextlib.AbstractAsyncContextManager[None] = (
+            contextlib.nullcontext() if num_slots is None else asyncio.Semaphore(num_slots)
+        )
         self._spoken = SpokenReply(self._vocabulary)
         self._live: dict[str, LiveRequest] = {}
         self._prefixes = PrefixMemory()
@@ -146,17 +153,18 @@ class ScriptedEngine:
         self._live[request.request_id] = live
         self._counters.requests += 1
         try:
-            await live.prefill(prefilled.prompt_tokens - prefilled.cached_tokens)
-            live.begin(self._samples(request, prefilled.prompt_tokens, fault))
-            self._read(request.cache_salt, request.prompt, prefilled)
-            yield prefilled
-            while events := await live.next_events():
-                for event in events:
-                    if isinstance(event, Delta):
-                        self._counters.output_tokens += event.num_tokens
-                    elif isinstance(event, Finished):
-                        self._prefixes.add(request.cache_salt, request.prompt, live.samples[event.index].text)
-                    yield event
+            async with self._slots:
+                await live.prefill(prefilled.prompt_tokens - prefilled.cached_tokens)
+                live.begin(self._samples(request, prefilled.prompt_tokens, fault))
+                self._read(request.cache_salt, request.prompt, prefilled)
+                yield prefilled
+                while events := await live.next_events():
+                    for event in events:
+                        if isinstance(event, Delta):
+                            self._counters.output_tokens += event.num_tokens
+                        elif isinstance(event, Finished):
+                            self._prefixes.add(request.cache_salt, request.prompt, live.samples[event.index].text)
+                        yield event
         finally:
             del self._live[request.request_id]
             self._counters.decode_steps += live.decode_steps
@@ -325,7 +333,7 @@ async def open_engine(target: str = "arithmetic") -> ScriptedEngine:
 
     Args:
         target: ``arithmetic`` or ``babble``, then any of ``accuracy`` (of arithmetic, from 0 to 1), ``prefill_s``,
-            ``token_s`` and ``jitter``, each as ``,NAME=NUMBER``; or ``say=TEXT``.
+            ``token_s``, ``jitter`` and ``slots`` (requests at once), each as ``,NAME=NUMBER``; or ``say=TEXT``.
 
     Raises:
         UnknownName: There is no such script.
@@ -336,15 +344,22 @@ async def open_engine(target: str = "arithmetic") -> ScriptedEngine:
     script_name, *pairs = target.split(",")
     options = dict(_option(pair) for pair in pairs)
     accuracy = options.pop("accuracy", 0.7)
+    slots = options.pop("slots", None)
     scripts = {"arithmetic": arithmetic(accuracy=accuracy), "babble": babble()}
     if script_name not in scripts:
         raise UnknownName(kind="script", name=script_name, known=[*scripts, "say=TEXT"])
-    return ScriptedEngine(scripts[script_name], name=script_name, latency=Latency(**options), keep_log=False)
+    return ScriptedEngine(
+        scripts[script_name],
+        name=script_name,
+        latency=Latency(**options),
+        keep_log=False,
+        num_slots=None if slots is None else max(1, int(slots)),
+    )
 
 
 def _option(pair: str) -> tuple[str, float]:
     name, _, text = pair.partition("=")
-    known = ("accuracy", "jitter", "prefill_s", "prefill_token_s", "token_s")
+    known = ("accuracy", "jitter", "prefill_s", "prefill_token_s", "slots", "token_s")
     try:
         value = float(text)
     except ValueError:

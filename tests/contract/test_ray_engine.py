@@ -34,7 +34,7 @@ with warnings.catch_warnings():
     from orchestrator.workers.ray.joining import joined
     from orchestrator.workers.ray.opening import open_ray
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(300)]
 
 ENGINES_TO_HOST = str(Path(__file__).parents[1] / "unit" / "workers" / "hosted")
 ENGINES: dict[str, tuple[str, str]] = {

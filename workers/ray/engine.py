@@ -64,7 +64,8 @@ class RayEngine(RemoteEngine):
     def __init__(
         self, model: str, handle: Any, introduction: Introduction, lines: Lines, *, settings: RaySettings
     ) -> None:  # Any: Serve's DeploymentHandle
-        super().__init__(introduction.description, empty_prompt_tokens=introduction.empty_prompt_tokens)
+        description = replace(introduction.description, name=model)
+        super().__init__(description, empty_prompt_tokens=introduction.empty_prompt_tokens)
         self._model = model
         self._stream = handle.options(method_name="generate", stream=True)
         self._call = handle.options(method_name="call")
@@ -237,6 +238,15 @@ class RayEngine(RemoteEngine):
         self._lines.trust(line.replica)
         return health
 
+    async def replicas(self) -> dict[str, int]:
+        """Process ids of the replicas that answer, by replica; for measurements and diagnosis."""
+        found: dict[str, int] = {}
+        for line in await self._lines.present():
+            with contextlib.suppress(TimeoutError, *EXCEPTIONS):
+                async with asyncio.timeout(_PATIENCE_S):
+                    found[line.replica] = await line.process_id()
+        return found
+
     async def aclose(self) -> None:
         """Ends live streams with `EngineFailed` and leaves the cluster; the replicas stay. Safe to call twice."""
         if self._is_closed:
@@ -289,8 +299,8 @@ class RayEngine(RemoteEngine):
             raise self._failed("the engine is closed", is_retryable=False)
 
     def _failed(self, reason: str, *, is_retryable: bool = True) -> EngineFailed:
-        name = self._description.name
-        return EngineFailed(f"model {name!r} on the cluster: {reason}", model=name, is_retryable=is_retryable)
+        reason = f"model {self._model!r} on the cluster: {reason}"
+        return EngineFailed(reason, model=self._model, is_retryable=is_retryable)
 
     # Replicas
 

@@ -75,6 +75,14 @@ class Line:
         counters = ((told or {}).get("engines") or {}).get(self._model)
         return None if counters is None else EngineHealth(**{name: counters[name] for name in _HEALTH})
 
+    async def process_id(self) -> int:
+        """The replica's process.
+
+        Raises:
+            RayError: The replica is gone, is starting, or cannot be reached.
+        """
+        return int(await self._call.remote(attend, "process"))
+
     def vocabulary(self, name: str, argument: object) -> Any:  # Any: what the method returns
         """Calls a method about the vocabulary, and blocks until it has answered.
 

@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import inspect
 import logging
+import os
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -153,6 +154,7 @@ class EngineReplica:
         ``taken KEY NUM_EVENTS``            its reader has taken so many events of a stream
         ``cancel KEY``                      the engine ends it, with exact counts
         ``alive CALLER KEYS``               it reads these streams, and no others; answered by True
+        ``process``                         answered by the number of the replica's process
         ``vocabulary MODEL NAME ARGUMENT``  answered by a packed result
         ==================================  =============================================================
         """
@@ -164,6 +166,8 @@ class EngineReplica:
             case "alive", caller, keys:
                 self._soon(self._alive, caller, frozenset(keys))
                 return True
+            case ("process",):
+                return os.getpid()
             case "vocabulary", model, name, argument:
                 return self._vocabulary(model, name, argument)
         return None
