@@ -17,8 +17,8 @@ _DONE = b"[DONE]"
 _END_S = 0.05
 """The end of a reply follows its last event at once; a server that is late loses the connection."""
 _READS_PER_S = 2000.0
-"""Of all samples together. A read costs this process some 25 µs for each sample that it brings something of, however
-little (`docs/design/controller.md`), so that all of them take a small part of a core."""
+"""Of all samples together. A read costs the same however little it brings of a sample, some 25 µs where this was
+chosen, so that all of them take a small part of a core."""
 _LONGEST_PAUSE_S = 0.1
 _LONGEST_PART = 1 / 20
 _SHORTEST_PAUSE_S = 0.002
