@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.api.terminal.console import result_console
 from orchestrator.errors import InvalidRequest
+from orchestrator.planning.alternatives import Alternative
 from orchestrator.planning.artefacts import cluster_yaml, entry_name, fleet_toml, plan_json
 from orchestrator.planning.catalogue import Catalogue
 from orchestrator.planning.demand import FanOut
-from orchestrator.planning.plan import Alternative, Drafting, Plan, PlanRequest
+from orchestrator.planning.plan import Drafting, Plan, PlanRequest
 from orchestrator.planning.profiles import Profiles
 from orchestrator.planning.shapes import ModelShape, open_shape
 from orchestrator.planning.throughput import Assumptions

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.fleet_file import Accelerator, ClusterEntry, FleetFile, ModelEntry, NodeEntry, Prices, Replicas
+from orchestrator.planning.alternatives import Alternative
 from orchestrator.planning.catalogue import Catalogue, GpuType, Offer
 from orchestrator.planning.mix import Kind
-from orchestrator.planning.plan import Alternative, Plan, RolePlan
+from orchestrator.planning.plan import Plan, RolePlan
 from orchestrator.planning.throughput import Deployment, StepTimes
 
 _MACHINES = {"aws": ("InstanceType",), "gcp": ("machineType",), "azure": ("azure_arm_parameters", "vmSize")}

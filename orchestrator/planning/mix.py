@@ -31,6 +31,8 @@ Numbers = NDArray[np.float64]
 
 NODE_LIMIT = 2000
 _WORTH = 1e-9
+_LEAST_SHARE = 2e-5
+"""A slice counts as so much of a replica at least; less would be within the solver's tolerance, and need no replica."""
 _INFEASIBLE = 2  # scipy.optimize.milp: status
 
 
@@ -229,7 +231,7 @@ def _add_role(program: _Program, role: str, load: RoleLoad) -> None:
         for bucket, rate in enumerate(load.rates):
             if load.capacities[at, bucket] > 0:
                 share = rate / load.capacities[at, bucket] / problem.slices
-                terms.append((program.assigned[role, bucket, at], share))
+                terms.append((program.assigned[role, bucket, at], max(share, _LEAST_SHARE)))
         program.row(terms, high=0.0)
     program.row([(program.counts[role, at], 1.0) for at in program.useful], low=load.least)
 

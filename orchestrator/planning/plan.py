@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InvalidRequest, NoPlan
 from orchestrator.fleet_file import MAX_REPLICAS
+from orchestrator.planning.alternatives import Alternative, single, unrouted
 from orchestrator.planning.capacity import Capacity, capacity
 from orchestrator.planning.catalogue import Catalogue
 from orchestrator.planning.demand import FanOut
@@ -101,22 +101,6 @@ def _check(name: str, value: float, low: float, high: float) -> None:
         raise InvalidRequest(f"{name} = {value:g} must be from {low:g} to {high:g}", field=name, value=value)
 
 
-class Alternative(NamedTuple):
-    """A plan beside the plan.
-
-    Attributes:
-        name: What it is.
-        usd_per_hour: What it costs; None if it cannot be.
-        reason: Why it cannot be.
-        mix: What it consists of.
-    """
-
-    name: str
-    usd_per_hour: float | None
-    reason: str = ""
-    mix: Mix | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class RolePlan:
     """What one role gets.
@@ -179,8 +163,8 @@ class Plan:
     @property
     def best_single(self) -> Alternative | None:
         """The cheapest plan with one type of GPU."""
-        able = [single for single in self.singles if single.usd_per_hour is not None]
-        return min(able, key=lambda single: single.usd_per_hour or 0.0, default=None)
+        able = [other for other in self.singles if other.usd_per_hour is not None]
+        return min(able, key=lambda other: other.usd_per_hour or 0.0, default=None)
 
     def saving(self, other: Alternative | None) -> float | None:
         """How much cheaper than another plan, as a share of its cost; None where there is none."""
@@ -218,8 +202,8 @@ def make_plan(request: PlanRequest) -> Plan:
         request=request,
         mix=mix,
         roles=roles,
-        singles=tuple(_single(problem, gpu, request.node_limit) for gpu in request.catalogue.gpus),
-        unrouted=_unrouted(problem, request.node_limit),
+        singles=tuple(single(problem, gpu, request.node_limit) for gpu in request.catalogue.gpus),
+        unrouted=unrouted(problem, request.node_limit),
         assumptions=tuple(_assumptions(request, roles)),
     )
 
@@ -267,33 +251,6 @@ def _problem(
     }
     offers = {gpu.name: gpu.offers for gpu in request.catalogue.gpus.values()}
     return MixProblem(kinds, roles, offers, request.caps, request.slices)
-
-
-def _single(problem: MixProblem, gpu: str, node_limit: int) -> Alternative:
-    found = solve_mix(problem.only(gpu), node_limit=node_limit)
-    if isinstance(found, Mix):
-        return Alternative(gpu, found.usd_per_hour, mix=found)
-    if found.is_undecided:
-        return Alternative(gpu, None, f"nothing was found within {node_limit:,} nodes")
-    if found.unserved:
-        count = sum(len(places) for places in found.unserved.values())
-        return Alternative(gpu, None, f"{count} bucket(s) of requests cannot be served within the objectives")
-    return Alternative(gpu, None, f"needs {found.missing.get(gpu, 0):,} more than its cap")
-
-
-def _unrouted(problem: MixProblem, node_limit: int) -> Alternative:
-    """Each replica gets the whole mix of sizes: seconds per request are the mean over buckets, or it cannot."""
-    roles = {}
-    for role, load in problem.roles.items():
-        with np.errstate(divide="ignore"):
-            seconds = np.where(load.capacities > 0, 1.0 / load.capacities, np.inf) @ (load.rates / load.rates.sum())
-        blended = np.where(np.isfinite(seconds), 1.0 / np.maximum(seconds, 1e-300), 0.0)
-        roles[role] = RoleLoad(load.rates.sum(keepdims=True), blended[:, None], load.least)
-    slices = max(problem.slices, 64)
-    found = solve_mix(MixProblem(problem.kinds, roles, problem.offers, problem.caps, slices), node_limit=node_limit)
-    if isinstance(found, Infeasible):
-        return Alternative("not routed by size", None, "no single kind of replica serves requests of all sizes")
-    return Alternative("not routed by size", found.usd_per_hour, mix=found)
 
 
 def _role_plan(

@@ -21,10 +21,10 @@ GPUS = Catalogue.default().only(["L4", "L40S", "H100"])
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    """With several types of GPU, tensor parallel replicas, drafts and a scoring model."""
+    """With several types of GPU, drafts and a scoring model."""
     return make_plan(
         PlanRequest(
-            queries=described(Lengths(1500, 1.5), Lengths(300, 1.0), rate=8.0),
+            queries=described(Lengths(1500, 1.5), Lengths(300, 1.0), rate=20.0),
             shapes={name: open_shape(text) for name, text in (("small", "llama-3.1-8b"), ("verifier", "llama-3.1-8b"))},
             catalogue=GPUS,
             objectives=Objectives(ttft_s=3.0, tpot_s=0.1),

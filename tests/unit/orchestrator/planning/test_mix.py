@@ -130,6 +130,7 @@ def test_a_mix_serves_everything_within_its_replicas_and_nodes(problem: MixProbl
     for at, kind in enumerate(problem.kinds):
         assert found.loads["small"][at] <= found.replicas["small"].get(kind, 0) + 1e-5
         assert not found.shares["small"][at][load.capacities[at] == 0].any()
+        assert kind in found.replicas["small"] or not found.shares["small"][at].any()
     assert sum(found.replicas["small"].values()) >= load.least
     for gpu, offers in problem.offers.items():
         sizes = {offer.name: offer.gpus for offer in offers}
@@ -172,6 +173,17 @@ def test_the_caps_that_are_said_to_be_needed_are_enough_and_the_least(problem: M
             problem.kinds, problem.roles, problem.offers, {**raised, gpu: raised[gpu] - 1}, problem.slices
         )
         assert isinstance(solve_mix(tight), Infeasible)
+
+
+@pytest.mark.parametrize("rate", [1e-12, 1e-7, 1e-5])
+def test_the_rarest_requests_go_to_replicas_that_are_there(rate: float) -> None:
+    offers = {name: (Offer(name=name, gpus=1, usd_per_hour=cost),) for name, cost in (("A", 1.0), ("B", 3.0))}
+    kinds = (Kind("A", 1), Kind("B", 1))
+    load = RoleLoad(np.array([rate, 0.5]), np.array([[0.0, 1.0], [1.0, 1.0]]))
+    found = solve_mix(MixProblem(kinds, {"small": load}, offers))
+    assert isinstance(found, Mix)
+    assert found.replicas["small"] == {kinds[1]: 1}
+    assert found.shares["small"].tolist() == [[0, 0], [1, 1]]
 
 
 def test_roles_share_a_node() -> None:
