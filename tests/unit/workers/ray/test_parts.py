@@ -151,7 +151,7 @@ def test_models_that_are_placed_together_share_one_accelerator():
         target={"model": "scripted:a", "accelerator": {"gpus": 1}},
         draft={"model": "scripted:b", "accelerator": {"gpus": 0.3}, "with": "target"},
     )
-    with pytest.raises(InvalidRequest, match="target: 1, draft: 0.3"):
+    with pytest.raises(InvalidRequest, match=r"target: 1, draft: 0\.3"):
         gpus_of(placed, "target")
     alone = fleet(
         target={"model": "scripted:a", "accelerator": {"gpus": 2}},
