@@ -61,12 +61,23 @@ def page(result: Row) -> str:
         "",
         *_counters(result["counters"]),
         "",
-        "All of this shares two cores, so what affinity saves in reading shows as CPU time, and the wall time of a",
-        "machine with a core or an accelerator for each replica does not." if result["machine"]["cores"] < 4 else "",
-        "",
+        *_remarks(result["machine"]),
         machine_line(result["machine"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _remarks(facts: Row) -> list[str]:
+    """What the machine keeps from being seen."""
+    lines = []
+    if facts["cores"] < 4:
+        lines += [
+            f"All replicas share {facts['cores']} cores, so what affinity saves in reading shows as CPU time; what a full",
+            "replica would cost where each has a core or an accelerator of its own does not show as wall time.",
+        ]
+    if facts["load_average_1min"] > facts["cores"]:
+        lines.append("The machine did other work meanwhile, in turns for all arms: wall times are its more than ours.")
+    return [*lines, ""] if lines else []
 
 
 def _search_means(result: Row, policies: Sequence[str]) -> list[str]:

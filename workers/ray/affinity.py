@@ -42,7 +42,14 @@ def router_config(settings: AffinitySettings, *, stats_period_s: float = 5.0) ->
 
 
 class AffinityRouter(RequestRouter):
-    """Sends a tree's calls to the replica that holds it; see `orchestrator.workers.ray.placing`."""
+    """Sends a tree's calls to the replica that holds it; see `orchestrator.workers.ray.placing`.
+
+    Attributes:
+        queue_len_response_deadline_s: A replica says within so long how many calls it has, or is not considered for the
+            time being. Serve's own default, 0.1 s, is missed by replicas that compute on all cores of their machine.
+    """
+
+    queue_len_response_deadline_s = 0.5
 
     def initialize_state(self, **kwargs: Any) -> None:  # Any: what Serve was given as the router's arguments
         """Called by Serve with the `AffinitySettings` as plain values."""
