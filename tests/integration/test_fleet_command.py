@@ -21,7 +21,7 @@ from .service_command import command
 from .shell import Finished, Shell
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 FILE = """
 [models.small]
@@ -69,7 +69,7 @@ class Fleet:
 
     def __call__(self, *args: str) -> Finished:
         """Runs a command of `ttc fleet` with the file."""
-        done = self.shell.run("fleet", *args, timeout=150)
+        done = self.shell.run("fleet", *args, timeout=400)
         assert "Traceback" not in done.out + done.err
         return done
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -29,10 +30,11 @@ from orchestrator.local_cluster import LocalCluster, forget_local, read_local, w
 _HOST = "127.0.0.1"
 _STAYS = "127.0.0.2" if sys.platform == "linux" else None
 """Where its node is: Ray would put 127.0.0.1 aside for the address in the network, which a laptop changes."""
-_START_S = 90.0
+_START_S = 300.0
 _STOP_S = 20.0
 _LOOK_AGAIN_S = 0.1
 _ATTEMPTS = 3
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _TIMED_OUT = "timed out during startup"
 """What Ray says then."""
 _MAX_FOLDER = 40
@@ -125,8 +127,10 @@ def _await(process: subprocess.Popen[bytes], *, address: str, log: Path, deadlin
         EngineFailed: It has not.
     """
     while "Ray runtime started" not in _text(log) or not is_reachable(address, timeout_s=1):
-        if process.poll() is not None or time.monotonic() > deadline:
+        if process.poll() is not None:
             raise EngineFailed(f"Ray did not start on this machine: {_last_words(log)}", model="ray")
+        if time.monotonic() > deadline:
+            raise EngineFailed(f"Ray did not start on this machine in time; its log is {log}", model="ray")
         time.sleep(_LOOK_AGAIN_S)
 
 
@@ -244,7 +248,7 @@ def _signal(pid: int, number: int) -> None:
 
 
 def _text(log: Path) -> str:
-    return log.read_text(encoding="utf-8", errors="replace")
+    return _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace"))
 
 
 def _last_words(log: Path) -> str:
