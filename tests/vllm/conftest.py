@@ -30,6 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for checkpoints."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # models are folders here
+    os.environ["OMP_NUM_THREADS"] = "1"
     return tmp_path_factory.mktemp("models")
 
 
@@ -41,7 +42,7 @@ def small_settings(**changes: Any) -> VllmSettings:
         "kv_cache_gib": 0.1,
         "block_size": BLOCK,
         "max_num_seqs": 32,
-        "cpu_cores": str(max(os.sched_getaffinity(0))),
+        "cpu_cores": "nobind",
         "log": os.environ.get("TTC_TEST_VLLM_LOG"),
     }
     return VllmSettings(**given | changes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import signal
-import time
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -26,16 +27,16 @@ from orchestrator.workers.vllm.engine import VllmEngine
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 from .asked import EXPRESSION, answer_ids, asked
-from .conftest import OpenEngine
+from .conftest import BLOCK, OpenEngine
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(280), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 NUM_SEQUENCES, MOST_QUEUED = 4, 64
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def large(open_one: OpenEngine) -> VllmEngine:
-    return await open_one(WEIGHTS / "large", max_num_seqs=NUM_SEQUENCES, max_num_queued_reqs=MOST_QUEUED, block_size=16)
+    return await open_one(WEIGHTS / "large", max_num_seqs=NUM_SEQUENCES, max_num_queued_reqs=MOST_QUEUED)
 
 
 async def test_samples_of_a_prompt_share_its_full_blocks(large: VllmEngine) -> None:
@@ -43,9 +44,9 @@ async def test_samples_of_a_prompt_share_its_full_blocks(large: VllmEngine) -> N
     transcript = await Transcript.of(large, asked(*[4] * 8, cache_salt="samples", sampling=Sampling(temperature=1.0)))
     counters, length = large.core.counters, transcript.prompt_tokens
     assert counters.prefix_queries - before.prefix_queries == 8 * length
-    blocks = (length - 1) // 16
+    blocks = (length - 1) // BLOCK
     assert blocks >= 2
-    assert counters.prefix_hits - before.prefix_hits == 7 * blocks * 16
+    assert counters.prefix_hits - before.prefix_hits == 7 * blocks * BLOCK
     assert transcript.prefilled is not None
     assert transcript.prefilled.cached_tokens == 0, "the first of them found nothing"
 
@@ -80,7 +81,7 @@ async def test_a_tree_search_reads_its_prefixes_from_the_cache(large: VllmEngine
     assert share > 0.3, "steps of one tree continue what vLLM has"
     after = await large.health()
     assert after.cached_prompt_tokens - counted.cached_prompt_tokens > 0
-    paid = sum(usage.output_tokens for result in results for usage in result.usage.by_model.values())
+    paid = sum(result.usage.output_tokens for result in results)
     assert paid >= after.output_tokens - counted.output_tokens > 0
 
 
@@ -189,25 +190,25 @@ async def test_guesses_of_a_draft_model_do_not_change_greedy_output(large: VllmE
 async def test_a_core_that_dies_fails_what_it_serves_and_is_started_again(large: VllmEngine) -> None:
     (core,) = [child for child in multiprocessing.active_children() if _serves(child, large)]
     with pytest.raises(EngineFailed, match="has died") as caught:
-        async for event in large.generate(asked(*[150] * 4, sampling=Sampling(temperature=5.0))):
-            if isinstance(event, Delta) and core.is_alive():
-                assert core.pid is not None
-                os.kill(core.pid, signal.SIGKILL)
+        await _read_and_kill(large, core)
     assert caught.value.is_retryable
     health = await large.health()
     assert not health.is_ready
     assert "has died" in health.detail
     assert health.live_sequences == 0
-    started = time.monotonic()
-    while True:
-        try:
-            transcript = await Transcript.of(large, asked(3))
+    for _ in range(3):  # a busy machine may take longer to start it than a request waits
+        with contextlib.suppress(EngineFailed):
+            await Transcript.of(large, asked(1))
             break
-        except EngineFailed as error:  # a busy machine takes longer to start it than a request waits
-            assert error.is_retryable, error
-            assert time.monotonic() - started < 200
-    assert transcript.num_tokens == 3
+    assert (await Transcript.of(large, asked(3))).num_tokens == 3
     assert (await large.health()).is_ready
+
+
+async def _read_and_kill(engine: VllmEngine, core: multiprocessing.process.BaseProcess) -> None:
+    async for event in engine.generate(asked(*[150] * 4, sampling=Sampling(temperature=5.0))):
+        if isinstance(event, Delta) and core.is_alive():
+            assert core.pid is not None
+            os.kill(core.pid, signal.SIGKILL)
 
 
 def _serves(child: multiprocessing.process.BaseProcess, engine: VllmEngine) -> bool:
@@ -215,7 +216,7 @@ def _serves(child: multiprocessing.process.BaseProcess, engine: VllmEngine) -> b
     return child.pid in {process.pid for process in manager.processes}
 
 
-async def _until(is_so) -> None:  # type: ignore[no-untyped-def]
+async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not is_so():  # noqa: ASYNC110  # vLLM has no event for it
             await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 from .checkpoints import random_llama
 from .conftest import OpenEngine
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -20,9 +20,9 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 
 from .asked import asked
 from .checkpoints import STEP_TAG, random_embedder, random_reward_model
-from .conftest import OpenEngine
+from .conftest import BLOCK, OpenEngine
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 PROBLEM = Prompt((Message("user", "Compute: 3*(4+17)-5 mod 61"),))
 STEPS = ("4+17=21\n\n", "3*21=2\n\n", "2-5=58\n\n", "The final answer is \\boxed{58}")
@@ -35,7 +35,7 @@ async def classifier(open_one: OpenEngine, models: Path) -> VllmEngine:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def answerer(open_one: OpenEngine) -> VllmEngine:
-    return await open_one(WEIGHTS / "prm", step_tag="\n\n", step_good="+", step_bad="-", block_size=16)
+    return await open_one(WEIGHTS / "prm", step_tag="\n\n", step_good="+", step_bad="-")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -133,7 +133,7 @@ class TestAnAnswerer(RewardsStepsContract):
         await engine.reward_steps(PROBLEM, STEPS[:3])
         judged = await engine.reward_steps(PROBLEM, STEPS, num_known=3)
         assert len(judged.rewards) == 1
-        assert judged.cached_tokens >= 16
+        assert judged.cached_tokens >= BLOCK
 
 
 class TestAnEmbedder(EmbedsContract):

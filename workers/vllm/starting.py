@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import spawn
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +65,26 @@ def _environment(settings: VllmSettings, folder: Path, log: Path) -> Iterator[No
     if settings.cpu_cores:
         wanted["VLLM_CPU_OMP_THREADS_BIND"] = settings.cpu_cores
     added = {name: value for name, value in wanted.items() if name not in os.environ}
+    python = spawn.get_executable()
+    quiet = _quiet_python(folder, log)
     os.environ.update(added)
+    if os.access(quiet, os.X_OK):  # a temporary folder may not be for programs
+        spawn.set_executable(str(quiet))
     try:
         yield
     finally:
+        spawn.set_executable(python)
         for name in added:
             os.environ.pop(name, None)
+
+
+def _quiet_python(folder: Path, log: Path) -> Path:
+    """A Python whose output goes to the log: vLLM's processes write traces and progress bars to a user's terminal."""
+    script = folder / "python"
+    log_path, python = shlex.quote(str(log.absolute())), shlex.quote(sys.executable)
+    script.write_text(f'#!/bin/sh\nexec {python} "$@" >>{log_path} 2>&1\n', encoding="utf-8")
+    script.chmod(0o700)
+    return script
 
 
 def _logging_config(log: Path) -> dict[str, Any]:  # Any: as `logging.config.dictConfig` takes it
