@@ -72,11 +72,14 @@ def _remarks(facts: Row) -> list[str]:
     lines = []
     if facts["cores"] < 4:
         lines += [
-            f"All replicas share {facts['cores']} cores, so what affinity saves in reading shows as CPU time; what a full",
-            "replica would cost where each has a core or an accelerator of its own does not show as wall time.",
+            f"All replicas share {facts['cores']} cores, so what affinity saves in reading shows as CPU time; what a",
+            "full replica would cost where each has a core or an accelerator of its own does not show as wall time.",
         ]
     if facts["load_average_1min"] > facts["cores"]:
-        lines.append("The machine did other work meanwhile, in turns for all arms: wall times are its more than ours.")
+        lines += [
+            "The machine did other work meanwhile. The arms took turns, but wall times may depend on that work more than",
+            "on them.",
+        ]
     return [*lines, ""] if lines else []
 
 
