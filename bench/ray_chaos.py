@@ -180,25 +180,23 @@ async def measure(*, count: int, seed: int) -> Json:
     }
 
 
+def _sums(jobs: list[Job]) -> tuple[int, ...]:
+    return (
+        len(jobs),
+        sum(job.state == "succeeded" for job in jobs),
+        sum(job.is_same for job in jobs),
+        sum(job.is_reconciled for job in jobs),
+        sum(job.paid_tokens for job in jobs),
+        sum(job.lost_tokens for job in jobs),
+    )
+
+
 def page(result: Json) -> str:
     """The figures as Markdown."""
     jobs = [Job(**row) for row in result["jobs"]]
     deaths = result["deaths"]
-    rows = []
-    for policy in dict.fromkeys(job.policy for job in jobs):
-        mine = [job for job in jobs if job.policy == policy]
-        rows.append(
-            (
-                policy,
-                len(mine),
-                sum(job.state == "succeeded" for job in mine),
-                sum(job.is_same for job in mine),
-                sum(job.is_reconciled for job in mine),
-                sum(job.paid_tokens for job in mine),
-                sum(job.lost_tokens for job in mine),
-            )
-        )
-    total = ("all", *(sum(row[place] for row in rows) for place in range(1, 7)))  # type: ignore[arg-type]  # numbers
+    policies = dict.fromkeys(job.policy for job in jobs)
+    rows = [(policy, *_sums([job for job in jobs if job.policy == policy])) for policy in policies]
     lines = [
         "# Ray: jobs whose replicas and nodes are killed",
         "",
@@ -217,7 +215,7 @@ def page(result: Json) -> str:
                 "output tokens paid",
                 "of them lost",
             ),
-            [*rows, total],
+            [*rows, ("all", *_sums(jobs))],
         ),
         "",
         *(f"- {job.policy}: {job.error}" for job in jobs if job.error),

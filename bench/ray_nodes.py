@@ -22,9 +22,9 @@ from orchestrator.local_cluster import LocalCluster, write_local
 
 _HOST = "127.0.0.1"
 _STATE_HOME = "XDG_STATE_HOME"
-_START_S = 120.0
+_START_S = 300.0
 _STOP_S = 20.0
-_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "100"}
+_ALWAYS = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "250"}
 
 
 class Nodes:
@@ -32,6 +32,7 @@ class Nodes:
 
     Args:
         cpus: Cores that each node says it has, the head first; they are counted, not reserved.
+        port: Of its control store; any free one by default.
         namespace: Of the fleet that finds it as its local Ray, as long as the context lasts.
         variables: More of the environment that the nodes' processes inherit.
 
@@ -39,8 +40,11 @@ class Nodes:
         address: ``HOST:PORT`` of its control store.
     """
 
-    def __init__(self, *cpus: int, namespace: str = "ttc", variables: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *cpus: int, port: int | None = None, namespace: str = "ttc", variables: dict[str, str] | None = None
+    ) -> None:
         self._cpus = cpus
+        self._port = port
         self._namespace = namespace
         self._variables = dict(variables or {})
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -48,7 +52,7 @@ class Nodes:
 
     def __enter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="ttc-ray-"))
-        port = _free_port()
+        port = self._port or _free_port()
         self.address = f"{_HOST}:{port}"
         token = self._folder / "token"
         token.write_text(secrets.token_hex(32), encoding="ascii")
@@ -72,7 +76,7 @@ class Nodes:
         for process in reversed(self._processes):
             _end(process)
         if self._state_home is None:
-            del os.environ[_STATE_HOME]
+            os.environ.pop(_STATE_HOME, None)
         else:
             os.environ[_STATE_HOME] = self._state_home
         shutil.rmtree(self._folder, ignore_errors=True)
