@@ -124,17 +124,12 @@ def _memory(shape: ModelShape, workload: Workload, places: Sequence[int], times:
 
 def why_capped(caps: Mapping[str, int], found: Infeasible) -> list[str]:
     """For a load that needs more GPUs than there may be."""
-    missing = ", ".join(f"{count:,} more {gpu}" for gpu, count in found.missing.items())
-    reasons = [
-        "the caps on "
-        + ", ".join(f"{gpu} ({cap:,})" for gpu, cap in caps.items() if gpu in found.missing)
-        + f" bind: at least {missing} would be needed"
-    ]
-    for gpu, count in found.alone.items():
-        if len(found.alone) > 1:
-            reasons.append(
-                f"raising only {gpu} is not enough" if count is None else f"raising only {gpu} takes {count:,} of them"
-            )
+    missing = " and ".join(f"{count:,} x {gpu}" for gpu, count in found.missing.items())
+    given = ", ".join(f"{gpu} {cap:,}" for gpu, cap in caps.items())
+    reasons = [f"the caps bind ({given}): the fewest GPUs that would have to be added are {missing}"]
+    if len(found.alone) > 1:
+        enough = [f"{gpu} to {count:,}" for gpu, count in found.alone.items() if count is not None]
+        reasons.append("raising one cap only: " + (", or ".join(enough) if enough else "none is enough"))
     return reasons
 
 

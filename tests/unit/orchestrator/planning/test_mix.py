@@ -92,7 +92,7 @@ def problems(draw: st.DrawFn) -> MixProblem:
     offers = {
         gpu: tuple(
             Offer(name=f"{gpu}{size}", gpus=size, usd_per_hour=draw(st.integers(1, 9)) * size * 0.25)
-            for size in draw(st.sampled_from([(2,), (1, 2), (1, 4)]))
+            for size in draw(st.sampled_from([(2,), (1, 2), (1, 4), (3,), (1, 6)]))
         )
         for gpu in gpus
     }

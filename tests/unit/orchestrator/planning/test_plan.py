@@ -132,9 +132,8 @@ def test_a_model_that_fits_no_gpu_says_how_many_it_takes() -> None:
 def test_caps_that_bind_are_named_with_what_would_do() -> None:
     heavy = CHAT.scaled(20)
     message = sentence(queries=heavy, catalogue=CATALOGUE.only(["L4", "L40S"]), caps={"L4": 4, "L40S": 4})
-    assert "the caps on" in message
-    assert "raising only L40S takes" in message
-    needed = int(message.split("raising only L40S takes ")[1].split()[0].replace(",", ""))
+    assert "the caps bind (L4 4, L40S 4)" in message
+    needed = int(message.split("L40S to ")[1].split()[0].replace(",", ""))
     enough = {"L4": 4, "L40S": needed}
     assert make_plan(request(queries=heavy, catalogue=CATALOGUE.only(["L4", "L40S"]), caps=enough)).usd_per_hour > 0
     sentence(queries=heavy, catalogue=CATALOGUE.only(["L4", "L40S"]), caps={"L4": 4, "L40S": needed - 1})
