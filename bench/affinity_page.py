@@ -77,8 +77,8 @@ def _remarks(facts: Row) -> list[str]:
         ]
     if facts["load_average_1min"] > facts["cores"]:
         lines += [
-            "The machine did other work meanwhile. The arms took turns, but wall times may depend on that work more than",
-            "on them.",
+            "The machine did other work meanwhile. The arms took turns, but wall times may depend on that work more",
+            "than on them.",
         ]
     return [*lines, ""] if lines else []
 
