@@ -18,7 +18,7 @@ from .ray_head import Head, descendants, end, running_head
 from .shell import Shell
 
 pytest.importorskip("ray")
-pytestmark = [pytest.mark.server, pytest.mark.slow]
+pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NUM_PROBLEMS = 12
 SCRIPTED = ("--model", "scripted:arithmetic", "--budget", "tokens=2000", "--policy", "self_consistency", "-n", "4")
@@ -55,7 +55,7 @@ def ids(path: Path) -> list[str]:
     return [row["id"] for row in rows(path)]
 
 
-def eventually(found: Callable[[], Any], *, within_s: float = 45.0) -> Any:
+def eventually(found: Callable[[], Any], *, within_s: float = 90.0) -> Any:
     until = time.monotonic() + within_s
     while not (value := found()):
         assert time.monotonic() < until
