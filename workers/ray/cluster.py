@@ -10,9 +10,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from orchestrator.config import RaySettings
-from orchestrator.errors import InvalidRequest, ServiceFailed, UnknownName
+from orchestrator.errors import EngineFailed, InvalidRequest, ServiceFailed, UnknownName
 from orchestrator.workers.ray.deployment import DEPLOYMENT, application_name, host_of
 from orchestrator.workers.ray.joining import joined
+
+_LOOK_AGAIN_S = 0.2
 
 
 def address_of(settings: RaySettings) -> str:
@@ -74,8 +76,16 @@ async def handle_of(name: str, settings: RaySettings) -> tuple[Any, str]:  # Any
     Raises:
         UnknownName: No such model runs on the cluster.
         ServiceFailed: No fleet runs there.
+        EngineFailed: It is not deployed in time.
     """
-    return await asyncio.to_thread(_handle_of, name, settings.namespace)
+    deadline = asyncio.get_running_loop().time() + settings.open_s
+    while True:
+        try:
+            return await asyncio.to_thread(_handle_of, name, settings.namespace)
+        except KeyError:  # Serve knows the application, and has not made its deployment yet
+            if asyncio.get_running_loop().time() > deadline:
+                raise EngineFailed(f"model {name!r} is not deployed; see: ttc fleet status", model=name) from None
+        await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 def _handle_of(name: str, namespace: str) -> tuple[Any, str]:  # Any: as above

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -34,6 +35,8 @@ from orchestrator.workers.ray.totals import Totals
 from orchestrator.workers.ray.trees import TreeLedger
 from orchestrator.workers.ray.values import Due, Introduction, Order, answer, packed
 from orchestrator.workers.remote import RemoteEngine, unserved, with_abilities
+
+_LOG = logging.getLogger(__name__)
 
 _PING_S = 5.0
 _PATIENCE_S = 30.0
@@ -145,7 +148,8 @@ class RayEngine(RemoteEngine):
         loop = asyncio.get_running_loop()
         patience_until = loop.time() + self._settings.wait_s
         for attempt in itertools.count():
-            parcels = Parcels(self._stream.remote(live.routing, self._model, order, due), model=self._model)
+            response = self._stream.remote(live.routing, self._model, order, due)
+            parcels = live.parcels = Parcels(response, model=self._model)
             is_kept = False
             try:
                 chunk = await self._first(parcels, live, due, patience_until)
@@ -257,10 +261,8 @@ class RayEngine(RemoteEngine):
         self._tending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._tending
-        while self._live:  # each ends as soon as its reader looks; those nobody reads end with us
-            if all(live.news.done() for live in self._live.values()):
-                break
-            await asyncio.sleep(0)
+        for parcels in [live.parcels for live in self._live.values() if live.parcels is not None]:
+            await parcels.aclose()  # before the cluster is left: Ray would join one again to take calls back
         await MEMBERSHIP.leave()
 
     async def check_integrity(self) -> None:
@@ -312,9 +314,12 @@ class RayEngine(RemoteEngine):
             for live in self._live.values():
                 if live.routing.replica:
                     by_replica.setdefault(live.routing.replica, []).append(live)
-            async with asyncio.TaskGroup() as tasks:
-                for replica, lives in by_replica.items():
-                    tasks.create_task(self._ping(replica, lives))
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    for replica, lives in by_replica.items():
+                        tasks.create_task(self._ping(replica, lives))
+            except* Exception as errors:  # noqa: BLE001  # replicas end streams that they do not hear of, so this must go on
+                _LOG.exception("replicas could not be told", exc_info=errors, extra={"model": self._model})
 
     async def _ping(self, replica: str, lives: list[Live]) -> None:
         try:

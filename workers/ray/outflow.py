@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
 
 from orchestrator.engine import Delta, Finished, GenerationEvent
@@ -110,7 +110,7 @@ class Outflow:
         self._is_over = True
         self._news.set()
 
-    async def chunks(self) -> AsyncIterator[list[GenerationEvent]]:
+    async def chunks(self) -> AsyncGenerator[list[GenerationEvent], None]:
         """The events, in chunks; closing it closes the engine's stream.
 
         Raises:

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -82,8 +83,9 @@ class EngineReplica:
         try:
             given: Order = unpacked(order)
             self._hear(given.key.partition("/")[0])
-            async for chunk in self._of(model).stream(routing, given, due):
-                yield events_packed(chunk)
+            async with aclosing(self._of(model).stream(routing, given, due)) as chunks:
+                async for chunk in chunks:
+                    yield events_packed(chunk)
         except Exception as error:  # noqa: BLE001  # the caller is told
             yield error_packed(error, model=model)
 

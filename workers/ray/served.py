@@ -7,7 +7,7 @@ import inspect
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
@@ -111,7 +111,7 @@ class Served:
 
     # Streams
 
-    async def stream(self, routing: Routing, order: Order, due: Due) -> AsyncIterator[list[GenerationEvent]]:
+    async def stream(self, routing: Routing, order: Order, due: Due) -> AsyncGenerator[list[GenerationEvent], None]:
         """Carries out an order.
 
         Raises:
@@ -126,7 +126,7 @@ class Served:
             with self.leases.call(routing) as tree:
                 if tree.release is not None:
                     await self.engine.release(routing.tree_id, keep=tree.release.keep)
-                async with aclosing(stream.outflow.chunks()) as chunks:  # type: ignore[type-var]  # a generator
+                async with aclosing(stream.outflow.chunks()) as chunks:
                     async for chunk in chunks:
                         self._active_at = asyncio.get_running_loop().time()
                         for event in chunk:

@@ -31,6 +31,7 @@ class Live:
 
     Attributes:
         line: To its replica, once it is known.
+        parcels: What carries it, once it was sent.
         is_cancelled: Whether `cancel` was called.
         news: Done when it is cancelled before its replica is known, or has failed.
     """
@@ -39,6 +40,7 @@ class Live:
         self.key = key
         self.routing = routing
         self.line: Line | None = None
+        self.parcels: Parcels | None = None
         self.is_cancelled = False
         self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._failure: EngineFailed | None = None
@@ -111,7 +113,7 @@ class Parcels:
             timeout = None if until is None else max(0.0, until - asyncio.get_running_loop().time())
             awaited: set[asyncio.Future[Any]] = {self._coming, live.news}  # Any: two types
             await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        if not self._coming.done():
+        if not self._coming.done() or self._is_over:
             live.heed()
             raise TimeoutError
         coming, self._coming = self._coming, None
@@ -122,9 +124,10 @@ class Parcels:
             raise
 
     async def aclose(self) -> None:
-        """Nobody reads it any more: the call is taken back, wherever it is."""
+        """Nobody reads it any more: the call is taken back, wherever it is; safe to call twice."""
+        is_over, self._is_over = self._is_over, True
         with contextlib.suppress(*EXCEPTIONS, asyncio.CancelledError):
-            if not self._is_over:
+            if not is_over:
                 self._response.cancel()
         if self._coming is not None:
             self._coming.cancel()
