@@ -1,8 +1,9 @@
 """Is the simulation right, and how far does it go: ``python -m orchestrator.bench.simulation``.
 
 Constants are fitted to jobs that a real system did one at a time. Then the simulation predicts throughput and the 95th
-percentile of job time at three loads that were not fitted: low, near saturation and above it. Two systems, both behind
-the real controller: a scripted engine of 8 slots with a step of 50 ms, and the lab's `small` in the embedded engine.
+percentile of job time at three loads that were not fitted: low, near saturation and above it. Two systems behind
+the real controller: a scripted engine of 8 slots, 50 ms a step (in virtual time, which no other process disturbs,
+and in real time), and the lab's `small` in the embedded engine.
 Real policies in virtual time are held against their shapes, and thousands of replicas are simulated to see what that
 takes. Writes `simulation.json` and `simulation.md`.
 """
@@ -16,7 +17,8 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from orchestrator import Orchestrator
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
 from orchestrator.bench.sets import open_set
 from orchestrator.bench.slotted_engine import SlottedEngine
+from orchestrator.clock import SystemClock
 from orchestrator.config import read_settings
 from orchestrator.engine import (
     Engine,
@@ -40,21 +43,24 @@ from orchestrator.engine import (
     Tokenizes,
 )
 from orchestrator.models import open_model
+from orchestrator.planning.catalogue import Catalogue
+from orchestrator.planning.shapes import open_shape, presets
 from orchestrator.planning.simulation.arrivals import Given, Mix, Poisson
 from orchestrator.planning.simulation.calibration import Constants, LoneJob, calibrated
 from orchestrator.planning.simulation.controllers import ControllerSpec
 from orchestrator.planning.simulation.experiment import Outcome, Window, saturation_rate, simulate
 from orchestrator.planning.simulation.live import Task, run_live
+from orchestrator.planning.simulation.paper import Paper
 from orchestrator.planning.simulation.pool import PoolSpec
 from orchestrator.planning.simulation.replica import ReplicaSpec
 from orchestrator.planning.simulation.script import Solutions, solving
 from orchestrator.planning.simulation.shapes import JobShape, one_call
-from orchestrator.planning.simulation.step_time import Accelerator, StepTime
+from orchestrator.planning.simulation.step_time import Accelerator, Plane, StepTime
 from orchestrator.planning.simulation.system import System, SystemSpec
 from orchestrator.planning.simulation.timeline import EventHeap
-from orchestrator.planning.shapes import presets
 from orchestrator.planning.workload import Lengths
 from orchestrator.testing import ScriptedEngine
+from orchestrator.testing.virtual_time import VirtualClock, run_virtual
 
 LOADS = {"low": 0.4, "near": 0.85, "above": 1.3}
 """Shares of the saturation rate that the simulation predicts."""
@@ -63,6 +69,10 @@ _SLOTS, _STEP_S, _PROMPT_TOKEN_S = 8, 0.05, 0.0001
 _LAB_SEQUENCES = 16
 _WIDTH, _LAB_WIDTH = 4, 8
 _SEEDS = 40
+_VIRTUAL_REPEATS, _VIRTUAL_JOBS = 5, 300
+_LARGE, _GPU, _GPUS = "llama-3.1-70b", "H100", 4
+"""What the large fleets are made of."""
+_SCALE_WINDOW = Window(duration_s=45.0, warmup_s=20.0, drain_s=45.0)
 _RECORDED = 150
 """Jobs whose lengths the predictions draw from."""
 _LAB_SET = "expression@10"
@@ -74,19 +84,19 @@ class Watched:
 
     def __init__(self, inner: Engine) -> None:
         assert isinstance(inner, Tokenizes)
-        self._inner = inner
+        self.inner = inner
         self._tokens: Tokenizes = inner
         self.calls: dict[str, list[tuple[Prefilled, dict[int, int]]]] = {}
 
     def describe(self) -> ModelDescription:
         """The inner one's."""
-        return self._inner.describe()
+        return self.inner.describe()
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:
         """The inner one's events."""
         prefilled, outputs = Prefilled(0), dict[int, int]()
         try:
-            async for event in self._inner.generate(request):
+            async for event in self.inner.generate(request):
                 if isinstance(event, Prefilled):
                     prefilled = event
                 elif isinstance(event, Finished):
@@ -97,19 +107,19 @@ class Watched:
 
     def cancel(self, request_id: str) -> None:
         """Passed on."""
-        self._inner.cancel(request_id)
+        self.inner.cancel(request_id)
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
         """Passed on."""
-        await self._inner.release(tree_id, keep=keep)
+        await self.inner.release(tree_id, keep=keep)
 
     async def health(self) -> EngineHealth:
         """The inner one's."""
-        return await self._inner.health()
+        return await self.inner.health()
 
     async def aclose(self) -> None:
         """Closes the inner one."""
-        await self._inner.aclose()
+        await self.inner.aclose()
 
     def count_prompt_tokens(self, prompt: Prompt) -> int:
         """The inner one's."""
@@ -145,6 +155,7 @@ class Real:
         width: Samples of each job of a load.
         quick: Tells how long replies are in less time, for a record of lengths; not timed.
         options: Of each job.
+        is_virtual: Whether its time is virtual; its controller costs nothing then.
     """
 
     name: str
@@ -155,6 +166,7 @@ class Real:
     width: int
     quick: tuple[Watched, Orchestrator]
     options: dict[str, Any] = field(default_factory=dict)  # Any: as for `Orchestrator.solve`
+    is_virtual: bool = False
     num_asked: int = 0
 
     async def solve(self, width: int, *, quickly: bool = False) -> LoneJob:
@@ -171,9 +183,10 @@ class Real:
             **self.options,
         )
         record = ttc.new_record(job)
-        begun, cpu = time.perf_counter(), time.thread_time()
+        now = asyncio.get_running_loop().time
+        begun, cpu = now(), time.thread_time()
         result = await ttc.run_new(job, record)
-        seconds, cpu_s = time.perf_counter() - begun, time.thread_time() - cpu
+        seconds, cpu_s = now() - begun, 0.0 if self.is_virtual else time.thread_time() - cpu
         result.raise_for_error()
         calls = engine.calls.pop(record.id)
         outputs = tuple(tokens for _, lengths in calls for tokens in lengths.values())
@@ -194,17 +207,18 @@ class Real:
     async def load(self, times_s: Sequence[float]) -> dict[str, float]:
         """Jobs at these times, whatever comes of those before: jobs per second, and percentiles of their time."""
         durations: list[float] = []
-        start = time.perf_counter()
+        now = asyncio.get_running_loop().time
+        start = now()
 
         async def one(at_s: float) -> None:
-            await asyncio.sleep(max(0.0, start + at_s - time.perf_counter()))
+            await asyncio.sleep(max(0.0, start + at_s - now()))
             await self.solve(self.width)
-            durations.append(time.perf_counter() - start - at_s)
+            durations.append(now() - start - at_s)
 
         async with asyncio.TaskGroup() as jobs:
             for at_s in times_s:
                 jobs.create_task(one(at_s))
-        seconds = time.perf_counter() - start - times_s[0]
+        seconds = now() - start - times_s[0]
         return {"throughput": len(times_s) / seconds, **_times(durations)}
 
 
@@ -214,20 +228,22 @@ def _times(durations: Sequence[float]) -> dict[str, float]:
 
 
 @asynccontextmanager
-async def slotted() -> AsyncIterator[Real]:
+async def slotted(*, is_virtual: bool = False) -> AsyncIterator[Real]:
     """8 slots, 50 ms."""
+    clock = VirtualClock() if is_virtual else SystemClock()
     inner = ScriptedEngine(solving(_LOOK), name="slotted", tokens_per_delta=1, keep_log=False)
     engine = Watched(SlottedEngine(inner, slots=_SLOTS, step_s=_STEP_S, prompt_token_s=_PROMPT_TOKEN_S))
     unslotted = Watched(inner)
-    async with Orchestrator(engine) as ttc, Orchestrator(unslotted) as quick:
+    async with Orchestrator(engine, clock=clock) as ttc, Orchestrator(unslotted, clock=clock) as quick:
         yield Real(
             "slotted",
             engine,
             ttc,
-            lambda number: Asked(f"Problem {number} " + "word " * 40),
+            lambda number: Asked(f"Problem {number} " + "word " * (20 + 37 * number % 200)),
             _SLOTS,
             _WIDTH,
             (unslotted, quick),
+            is_virtual=is_virtual,
         )
 
 
@@ -269,7 +285,7 @@ def _predicted(spec: SystemSpec, times_s: Sequence[float], mix: Mix) -> dict[str
         heap = EventHeap()
         system = System(spec, heap, seed=seed)
         for arrival in Given(times_s, mix).jobs(np.random.default_rng([seed, 3])):
-            heap.at(arrival.time_s, lambda shape=arrival.shape: system.play(shape))  # type: ignore[misc]  # bound by default
+            heap.at(arrival.time_s, partial(system.play, arrival.shape))
         heap.run()
         measured = system.measured
         p50, p95 = measured.job_s.percentiles(0.5, 0.95)
@@ -304,7 +320,9 @@ async def _validated(real: Real, repeat: int, *, num_lone: int, num_jobs: int) -
     for load, share in LOADS.items():
         rng = np.random.default_rng([repeat, round(share * 100)])
         times_s = np.cumsum(rng.exponential(1 / (share * saturation), num_jobs)).tolist()
+        steps = _steps(real)
         measured = await real.load(times_s)
+        steps = tuple(np.subtract(_steps(real), steps))
         after = await real.calibrate(num_lone // 2)
         near = [*before[-num_lone // 2 :], *after]
         fitted = calibrated(near, num_slots=real.num_slots)
@@ -317,10 +335,38 @@ async def _validated(real: Real, repeat: int, *, num_lone: int, num_jobs: int) -
             "range": {name: np.quantile(values, [0.025, 0.975]).tolist() for name, values in predicted.items()},
             "error": {name: statistics.mean(values) / measured[name] - 1 for name, values in predicted.items()},
             "load_average": os.getloadavg()[0],
-            "step_s": fitted.step.seconds(min(real.num_slots, 8), 8 * 60),
         }
+        if steps[0]:
+            loads[load] |= _drift(real, fitted, times_s, mix, measured, step_s=float(steps[1] / steps[0]))
         before = after
     return {"constants": asdict(constants), "saturation": saturation, "loads": loads}
+
+
+def _steps(real: Real) -> tuple[float, float]:
+    """Steps of the slotted engine so far, and their seconds; zeros of another one."""
+    engine = real.engine.inner
+    return (engine.num_steps, engine.steps_s) if isinstance(engine, SlottedEngine) else (0, 0.0)
+
+
+def _drift(
+    real: Real,
+    fitted: Constants,
+    times_s: Sequence[float],
+    mix: Mix,
+    measured: dict[str, float],
+    *,
+    step_s: float,
+) -> dict[str, Any]:  # Any: JSON values
+    """How much longer steps took under the load than alone, and the errors with that known: no prediction any more."""
+    factor = step_s / fitted.step.seconds(real.num_slots, real.num_slots * 120)
+    step = replace(
+        fitted.step,
+        overhead_s=fitted.step.overhead_s * factor,
+        compute=Plane(*(value * factor for value in astuple(fitted.step.compute))),
+    )
+    spec = _spec(replace(fitted, step=step), num_slots=real.num_slots)
+    values = {name: statistics.mean(each) for name, each in _predicted(spec, times_s, mix).items()}
+    return {"step_drift": factor, "error_with_drift": {name: values[name] / measured[name] - 1 for name in values}}
 
 
 def _summary(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -359,7 +405,7 @@ def shapes_against_live(*, num_jobs: int) -> list[dict[str, Any]]:
         heap = EventHeap()
         system = System(spec, heap)
         for at_s, shape in zip(arrivals, live.shapes, strict=True):
-            heap.at(at_s, lambda shape=shape: system.play(shape))  # type: ignore[misc]  # bound by default
+            heap.at(at_s, partial(system.play, shape))
         heap.run()
         rows.append(
             {
@@ -376,21 +422,21 @@ def shapes_against_live(*, num_jobs: int) -> list[dict[str, Any]]:
 
 
 def scales(numbers: Sequence[int], shapes: Sequence[JobShape]) -> list[dict[str, Any]]:
-    """Fleets of so many replicas, each at 80% of its saturation rate: what comes out, and what simulating it takes."""
-    replica = _roofline("qwen2.5-7b")
+    """Fleets of so many GPUs, each at 80% of its saturation rate: what comes out, and what simulating it takes."""
+    catalogue = Catalogue.default()
+    replica = Paper(catalogue=catalogue).replica(open_shape(_LARGE), catalogue.gpu(_GPU), _GPUS)
     mix = Mix.of(*shapes)
     one = saturation_rate(SystemSpec(pools={"small": PoolSpec(replica=replica)}), mix)
     rows = []
     for number in numbers:
-        spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=number)})
-        duration_s = 60.0 if number < 1000 else 24.0 if number < 10_000 else 16.0
-        window = Window(duration_s=duration_s, warmup_s=duration_s / 2, drain_s=30.0)
+        replicas = max(1, number // _GPUS)
+        spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=replicas)})
         begun = time.process_time()
-        outcome: Outcome = simulate(spec, Poisson(0.8 * one * number, mix), window)
+        outcome: Outcome = simulate(spec, Poisson(0.8 * one * replicas, mix), _SCALE_WINDOW)
         cpu_s = time.process_time() - begun
         rows.append(
             {
-                "gpus": number,
+                "gpus": replicas * _GPUS,
                 "jobs": outcome.num_jobs,
                 "throughput": outcome.throughput,
                 "tokens_per_s": outcome.tokens_per_s,
@@ -423,7 +469,8 @@ def page(result: dict[str, Any]) -> str:
         "",
     ]
     for name, title in (
-        ("slotted", "A scripted engine of 8 slots, 50 ms a step, behind the real controller"),
+        ("virtual", "A scripted engine of 8 slots, 50 ms a step, behind the real controller, in virtual time"),
+        ("slotted", "The same in real time, on a machine shared with other work"),
         ("lab", "`lab:small` in the embedded engine, behind the real controller"),
     ):
         if name in result:
@@ -436,7 +483,9 @@ def page(result: dict[str, Any]) -> str:
 
 
 def _validation(title: str, found: dict[str, Any]) -> list[str]:
+    has_drift = "step_drift" in found["repeats"][0]["loads"]["low"]
     head = ["load", "repeat", "", "measured", "predicted", "95% of seeds", "error"]
+    head += ["steps under load / alone", "error with that known"] if has_drift else []
     rows = []
     for load in LOADS:
         for number, run in enumerate(found["repeats"]):
@@ -452,6 +501,7 @@ def _validation(title: str, found: dict[str, Any]) -> list[str]:
                         f"{one['predicted'][name]:.3g}",
                         f"{low:.3g} to {high:.3g}",
                         f"{one['error'][name]:+.0%}",
+                        *([f"{one['step_drift']:.2f}", f"{one['error_with_drift'][name]:+.0%}"] if has_drift else []),
                     ]
                 )
     within = [
@@ -460,17 +510,9 @@ def _validation(title: str, found: dict[str, Any]) -> list[str]:
         for load in LOADS
     ]
     lines = [f"## {title}", ""]
-    constants = [run["constants"] for run in found["repeats"]]
+    constants = "; ".join(_constants(run["constants"]) for run in found["repeats"])
     lines += [
-        "Constants of each repeat, fitted to jobs that had the system to themselves: "
-        + "; ".join(
-            f"step {1e3 * each['step']['overhead_s']:.2f} ms + {1e3 * each['step']['compute']['sequence_s']:.3f} ms a "
-            f"sequence, prompt token {1e3 * each['step']['compute']['prompt_s']:.3f} ms, call {1e3 * each['call_s']:.1f} "
-            f"ms, controller {1e3 * each['job_s']:.1f} ms a job and {1e3 * each['sequence_s']:.1f} ms a sequence of CPU "
-            f"(relative error of the fit {each['error']:.1%})"
-            for each in constants
-        )
-        + ".",
+        f"Constants of each repeat, fitted to jobs that had the system to themselves: {constants}.",
         "",
         f"Predictions within {WANTED:.0%} of what was measured: {'; '.join(within)}.",
         "",
@@ -478,6 +520,16 @@ def _validation(title: str, found: dict[str, Any]) -> list[str]:
         "",
     ]
     return lines
+
+
+def _constants(found: dict[str, Any]) -> str:
+    step, plane = found["step"], found["step"]["compute"]
+    return (
+        f"step {1e3 * step['overhead_s']:.2f} ms + {1e3 * plane['sequence_s']:.3f} ms a sequence, prompt token "
+        f"{1e3 * plane['prompt_s']:.3f} ms, call {1e3 * found['call_s']:.1f} ms, controller {1e3 * found['job_s']:.1f} "
+        f"ms a job and {1e3 * found['sequence_s']:.1f} ms a sequence of CPU (relative error of the fit "
+        f"{found['error']:.1%})"
+    )
 
 
 def _live_section(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -526,8 +578,8 @@ def _scale_section(rows: Sequence[dict[str, Any]]) -> list[str]:
         for row in rows
     ]
     intro = (
-        "A 7B model on a paper GPU each (80 GiB, half of 990 TFLOPS, 80% of 3.35 TB/s), `self_consistency` with 8 "
-        "samples, 80% of the saturation rate; on paper only, nothing of this was measured on such GPUs."
+        f"`{_LARGE}` on {_GPUS} {_GPU} a replica, as `ttc plan` computes it; `self_consistency` with 8 samples; 80% of the "
+        "saturation rate. On paper only: nothing of this was measured on such GPUs."
     )
     return ["## Size", "", intro, "", *table(head, cells), ""]
 
@@ -536,7 +588,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=PUBLISHED)
-    parser.add_argument("--parts", default="slotted,lab,live,scales")
+    parser.add_argument("--parts", default="virtual,slotted,lab,live,scales")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=120)
     parser.add_argument("--lone", type=int, default=30, help="jobs that constants are fitted to")
@@ -544,9 +596,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     result: dict[str, Any] = {"machine": machine(), "jobs": given.jobs}
     parts = given.parts.split(",")
-    for name, opened in (("slotted", slotted), ("lab", lab)):
+    if "virtual" in parts:
+        opened = partial(slotted, is_virtual=True)
+        result["virtual"] = run_virtual(
+            validate(opened, repeats=_VIRTUAL_REPEATS, num_lone=given.lone, num_jobs=_VIRTUAL_JOBS)
+        )
+    systems: dict[str, Callable[[], Any]] = {"slotted": slotted, "lab": lab}  # Any: asynchronous contexts
+    for name, system in systems.items():
         if name in parts:
-            work = validate(opened, repeats=given.repeats, num_lone=given.lone, num_jobs=given.jobs)
+            work = validate(system, repeats=given.repeats, num_lone=given.lone, num_jobs=given.jobs)
             result[name] = asyncio.run(work)
     if "live" in parts:
         result["live"] = shapes_against_live(num_jobs=30)

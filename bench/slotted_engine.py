@@ -58,6 +58,10 @@ class SlottedEngine:
         slots: Samples that write at the same time; more wait, first come, first served.
         step_s: A step takes so long,
         prompt_token_s: and so much longer for each prompt token that is read in it.
+
+    Attributes:
+        num_steps: Steps so far.
+        steps_s: What they took, with whatever kept the event loop from ending them in time.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class SlottedEngine:
         self._writing: list[_Row] = []
         self._live: dict[str, _Live] = {}
         self._steps: asyncio.Task[None] | None = None
+        self.num_steps = 0
+        self.steps_s = 0.0
 
     def describe(self) -> ModelDescription:
         """The inner one's."""
@@ -135,10 +141,16 @@ class SlottedEngine:
 
     async def _run(self) -> None:
         """Steps, each begun when the last one has ended, until nobody writes or waits."""
+        time = asyncio.get_running_loop().time
+        begun = time()
         while self._writing or self._waiting:
             read = self._admit()
             await asyncio.sleep(self._step_s + self._prompt_token_s * read)
             self._write()
+            ended = time()
+            self.num_steps += 1
+            self.steps_s += ended - begun
+            begun = ended
 
     def _admit(self) -> int:
         """Fills free slots; the prompt tokens that are to be read."""

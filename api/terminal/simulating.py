@@ -20,7 +20,7 @@ from orchestrator.planning.simulation.live import Task, record_shapes
 from orchestrator.planning.simulation.paper import Paper, open_shapes
 from orchestrator.planning.simulation.pool import PoolSpec
 from orchestrator.planning.simulation.script import Solutions
-from orchestrator.planning.simulation.study import Progress, Row, rate_within, study_arrivals, study_loads
+from orchestrator.planning.simulation.study import Progress, Row, enlarged, rate_within, study_arrivals, study_loads
 from orchestrator.planning.simulation.system import SystemSpec
 from orchestrator.planning.throughput import Assumptions
 from orchestrator.planning.traces import read_trace
@@ -96,12 +96,13 @@ def run_study(options: Options, progress: Progress) -> Study:
     spec = fleet_of(options)
     _check_roles(spec, kinds)
     seeds = tuple(range(_within(options["seeds"], "seeds", 1, _MOST_SEEDS)))
-    times = _numbers(options["times"], "times", whole=True)
+    sizes = [int(size) for size in _numbers(options["times"], "times", whole=True)]
+    for size in sizes:
+        enlarged(spec, size)
     mix = _mix(spec, kinds, options, progress)
     window = _window(options, lone_s=lone_time(spec, mix))
     objectives = {name: options[name] for name in ("job_p95_s", "ttft_p95_s", "tpot_p95_s") if options[name]}
     saturation = within = math.nan
-    sizes = [int(size) for size in times]
     if options["trace"] is not None:
         trace = read_trace(options["trace"])
         speed = options["scale"]
@@ -128,20 +129,21 @@ def parse_kind(text: str) -> Kind:
     Raises:
         InvalidRequest: It cannot be read.
     """
-    head, at, weight_text = text.rpartition("@") if "@" in text else (text, "", "1")
+    head, _, weight_text = text.rpartition("@") if "@" in text else (text, "", "1")
     name, _, listed = head.partition(":")
     try:
         weight = float(weight_text)
         pairs = [pair.split("=", 1) for pair in listed.split(",") if pair]
         params = {key.strip(): _value(value.strip()) for key, value in pairs}
-        if not name or not 0 < weight < math.inf:
-            raise ValueError(text)
+        is_read = bool(name) and 0 < weight < math.inf
     except ValueError:
+        is_read = False
+    if not is_read:
         raise InvalidRequest(
             f"cannot read --policy {text!r}; write NAME, NAME:n=8,temperature=0.7 or NAME:n=8@0.3 (its share)",
             field="policy",
             value=text,
-        ) from None
+        )
     return Kind(name, params, weight)
 
 

@@ -65,8 +65,8 @@ class Mix:
         for weight, shapes in self.kinds:
             point -= weight
             if point < 0:
-                break
-        return shapes[int(rng.random() * len(shapes))]
+                return shapes[int(rng.random() * len(shapes))]
+        return self.kinds[-1][1][0]  # rounding
 
     @property
     def output_tokens(self) -> float:

@@ -30,6 +30,11 @@ class ControllerSpec:
     call_s: float = 0.0
     sequence_s: float = 0.0
 
+    @property
+    def is_free(self) -> bool:
+        """Whether they neither cost anything nor turn anything away."""
+        return not (self.job_s or self.call_s or self.sequence_s) and self.max_jobs == 1 << 30
+
 
 class Controllers:
     """See the module; a job goes to the controller that has the fewest.

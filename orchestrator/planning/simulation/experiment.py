@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.errors import InvalidRequest
 from orchestrator.planning.simulation.arrivals import Arrivals, Mix
+from orchestrator.planning.simulation.controllers import ControllerSpec
 from orchestrator.planning.simulation.pool import Pool
 from orchestrator.planning.simulation.replica import ReplicaCounts
 from orchestrator.planning.simulation.routing import Routing
@@ -123,7 +124,8 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:  # Any: JSON values
         """JSON values; what is not known is null."""
-        return _without_nan({**asdict(self), "is_steady": self.is_steady})
+        values: dict[str, Any] = _without_nan({**asdict(self), "is_steady": self.is_steady})  # Any: JSON values
+        return values
 
 
 def _without_nan(value: Any) -> Any:  # Any: JSON values
@@ -355,7 +357,20 @@ def lone_time(spec: SystemSpec, mix: Mix, *, num_jobs: int = 20, seed: int = 0) 
 
 
 def saturation_rate(spec: SystemSpec, mix: Mix, *, seed: int = 0) -> float:
-    """The rate above which queues grow without bound: jobs per second with three batches of work at hand."""
+    """The rate above which queues grow without bound: jobs per second with three batches of work at hand.
+
+    A fleet that is so many times a smaller one is taken for so many of those.
+    """
+    times = math.gcd(*(pool.num_replicas for pool in spec.pools.values()))
+    if spec.controllers.is_free:
+        spec = replace(spec, controllers=ControllerSpec())
+    else:
+        times = math.gcd(times, spec.controllers.num_controllers)
+    if times > 1:
+        pools = {name: replace(pool, num_replicas=pool.num_replicas // times) for name, pool in spec.pools.items()}
+        number = spec.controllers.num_controllers
+        controllers = spec.controllers if number == 1 else replace(spec.controllers, num_controllers=number // times)
+        return times * saturation_rate(replace(spec, pools=pools, controllers=controllers), mix, seed=seed)
     slots = sum(pool.num_replicas * pool.replica.max_sequences for pool in spec.pools.values())
     per_job = max(1.0, mix.num_sequences / max(1, _num_levels(mix)))
     concurrency = max(4, math.ceil(_DEEP * slots / per_job))

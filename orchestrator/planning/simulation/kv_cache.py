@@ -130,5 +130,4 @@ class KvCache:
         assert self.num_used <= self.peak <= self.capacity
 
     def _note_peak(self) -> None:
-        if self.num_used > self.peak:
-            self.peak = self.num_used
+        self.peak = max(self.peak, self.num_used)

@@ -1,4 +1,4 @@
-"""The real controller and the real policies on a simulated fleet, in virtual time; and the shapes of jobs that come of it.
+"""The real controller and the real policies on a simulated fleet, in virtual time; and the shapes of their jobs.
 
 Slower than playing shapes (every job's Python runs for real), and the truth about what policies do: when they stop,
 what they cancel, how they go on. So it records the shapes that thousands of replicas are simulated with.

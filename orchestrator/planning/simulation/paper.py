@@ -7,7 +7,7 @@ replica. A mixture of experts reads all of its weights in every step here, which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from orchestrator.errors import InvalidRequest
 from orchestrator.fleet_file import FleetFile, ModelEntry
@@ -36,7 +36,7 @@ class Paper:
     """
 
     catalogue: Catalogue
-    assumed: Assumptions = Assumptions()
+    assumed: Assumptions = field(default_factory=Assumptions)
     shapes: Mapping[str, ModelShape] | None = None
     measured: Mapping[str, StepTime] | None = None
 

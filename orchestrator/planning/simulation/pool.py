@@ -123,11 +123,10 @@ class Pool:
     def _arrive(self, call: Call) -> None:
         if not call.num_live:
             return  # cancelled on its way
-        if len(self._queue) >= self.spec.max_queued and self._num_under_way >= self._room:
+        is_full = self._num_under_way >= self._room
+        if not self.replicas[0].can_ever_hold(call) or (is_full and len(self._queue) >= self.spec.max_queued):
             self._refuse(call)
-        elif not self.replicas[0].can_ever_hold(call):
-            self._refuse(call)
-        elif self._queue or self._num_under_way >= self._room:
+        elif self._queue or is_full:
             self._queue.append(call)
         else:
             self._place(call)

@@ -301,9 +301,7 @@ class Replica:
         waiting = self._waiting
         while waiting and self._num_batched < self.spec.max_sequences:
             sequence = waiting[0]
-            if sequence.is_cancelled or sequence.has_ended:
-                waiting.popleft()
-            elif self._take(sequence):
+            if sequence.is_cancelled or sequence.has_ended or self._take(sequence):
                 waiting.popleft()
             else:
                 return

@@ -42,6 +42,7 @@ class Affinity:
         self._homes: dict[int, int] = {}
 
     def __call__(self, tree: int, loads: Loads) -> int:
+        """Its replica, or a less busy one from now on."""
         home = self._homes.get(tree, -1)
         if home < 0:
             home = _mixed(tree) % len(loads)
@@ -72,6 +73,7 @@ class TwoChoices(_Memoryless):
         self._rng = rng
 
     def __call__(self, tree: int, loads: Loads) -> int:  # noqa: ARG002  # one signature for all
+        """The less busy of the two."""
         first, second = (int(self._rng.random() * len(loads)) for _ in range(2))
         return first if loads[first] <= loads[second] else second
 
@@ -80,6 +82,7 @@ class LeastLoaded(_Memoryless):
     """The replica with the fewest calls; the first one of several."""
 
     def __call__(self, tree: int, loads: Loads) -> int:  # noqa: ARG002  # one signature for all
+        """The least busy one."""
         return int(loads.argmin())
 
 
@@ -90,6 +93,7 @@ class AtRandom(_Memoryless):
         self._rng = rng
 
     def __call__(self, tree: int, loads: Loads) -> int:  # noqa: ARG002  # one signature for all
+        """One of them."""
         return int(self._rng.random() * len(loads))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Solutions:
         agreement: Chance that a solution gives the problem's answer; others give one of ten wrong ones.
     """
 
-    lengths: Lengths = Lengths(300.0, 0.5)
+    lengths: Lengths = field(default_factory=lambda: Lengths(300.0, 0.5))
     steps: float = 6.0
     agreement: float = 0.6
 

@@ -178,7 +178,7 @@ class MeasuredStep:
 
 
 def _series(first: float, slope: float, count: int) -> float:
-    """first + (first + slope) + ..., ``count`` terms."""
+    """The sum of ``count`` terms: first, first + slope, ..."""
     return count * (first + slope * (count - 1) / 2)
 
 

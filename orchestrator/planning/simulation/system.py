@@ -33,7 +33,7 @@ class SystemSpec:
 
     pools: Mapping[str, PoolSpec]
     roles: Mapping[str, str] = field(default_factory=dict)
-    controllers: ControllerSpec = ControllerSpec()
+    controllers: ControllerSpec = field(default_factory=ControllerSpec)
 
     def pool_of(self, role: str) -> str:
         """The model that plays a role.

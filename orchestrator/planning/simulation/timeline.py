@@ -1,6 +1,6 @@
 """Simulated time: a heap of events of our own, or a running event loop whose clock jumps.
 
-The model of the fleet knows only `Timeline`; that is what lets recorded shapes of jobs and the real controller drive it.
+The model of the fleet knows only `Timeline`, so recorded shapes of jobs and the real controller can both drive it.
 """
 
 from __future__ import annotations

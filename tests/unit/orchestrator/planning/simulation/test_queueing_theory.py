@@ -5,6 +5,8 @@ Each test runs independent replications and holds the closed form against the me
 """
 
 import math
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -96,7 +98,7 @@ def test_the_integral_of_the_jobs_in_the_system_is_the_sum_of_their_times_in_it(
         system.play(one_call([tokens, tokens], prompt_tokens=20), on_end=lambda: change(-1))
 
     for at_s in np.cumsum(rng.exponential(0.1, 300)):
-        heap.at(float(at_s), lambda tokens=int(rng.integers(1, 30)): arrive(tokens))
+        heap.at(float(at_s), partial(arrive, int(rng.integers(1, 30))))
     heap.run()
     assert present == 0
     assert integral == pytest.approx(system.measured.job_seconds, rel=1e-9)
@@ -112,7 +114,7 @@ def test_more_replicas_are_not_slower_in_the_mean(routing: str):
     for number in (2, 3, 5):
         spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=number, routing=routing)})
         means.append([one.job_mean_s for one in replicated(spec, mix, 4.0, duration_s=60.0)])
-    for fewer, more in zip(means, means[1:], strict=False):
+    for fewer, more in pairwise(means):
         differences = np.subtract(more, fewer)
         half = float(t.ppf(0.999, REPLICATIONS - 1)) * differences.std(ddof=1) / math.sqrt(REPLICATIONS)
         assert differences.mean() <= half
