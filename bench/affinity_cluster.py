@@ -16,7 +16,8 @@ from orchestrator.fleet_file import FleetFile
 from orchestrator.local_cluster import forget_local, write_local
 from orchestrator.workers.ray import local
 from orchestrator.workers.ray.deployment import DEPLOYMENT, application_name
-from orchestrator.workers.ray.fleet import READY, DeployedFleet
+from orchestrator.workers.ray.fleet import DeployedFleet
+from orchestrator.workers.ray.fleet_status import READY
 from orchestrator.workers.ray.joining import joined
 from orchestrator.workers.ray.leases import AffinityCounters
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import tempfile
 import time
 from collections import Counter
@@ -195,7 +194,7 @@ def _summary(found: Sequence[Measured], alone: Sequence[Measured]) -> dict[str, 
 def page(result: dict[str, Any]) -> str:  # Any: JSON values
     """The figures as Markdown."""
     loads, runs = result["loads"], result["runs"]
-    cores = os.cpu_count() if result["machine"]["cores"] is None else result["machine"]["cores"]
+    cores = int(result["machine"]["cores"])
     head = ("controllers", "jobs/s", "times one", "smallest share", "CPU ms per job", "of redis-server", "busy cores")
     lines = [
         "# More controllers",

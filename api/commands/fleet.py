@@ -20,7 +20,7 @@ from orchestrator.fleet_reading import read_fleet
 
 if TYPE_CHECKING:
     from orchestrator.api.fleets.findings import Finding
-    from orchestrator.workers.ray.fleet import ModelStatus
+    from orchestrator.workers.ray.fleet_status import ModelStatus
 
 _DEFAULT = "fleet.toml"
 _WATCH_S = 2.0
@@ -96,11 +96,14 @@ def up(*, file: str, no_check: bool, as_json: bool) -> int:
             return _tell(described, findings, as_json=as_json)
     _pull(described, settings, is_quiet=as_json)
     with on_cluster(described, starts=True) as deployed:
+        before = {} if deployed.deployed() is None else {one.name: one for one in deployed.status()}
         changes = deployed.deploy(described)
+        anew = {name for host in changes.changed for name in (host, *described.company_of(host))}
         say = _say_nothing if as_json else _say
         say(change_line(changes))
         progress = _Progress(say)
-        failures = await_ready(deployed, described, settings, watch=progress.show)
+        old = {name: one for name, one in before.items() if name in anew}
+        failures = await_ready(deployed, described, settings, before=old, watch=progress.show)
         statuses = deployed.status()
     if as_json:
         shown = [{"name": failure.name, "reason": failure.reason} for failure in failures]
@@ -127,7 +130,7 @@ def status(*, file: str, watch: bool, as_json: bool) -> int:
     ready.
     """
     from orchestrator.api.fleets.cluster import on_cluster
-    from orchestrator.workers.ray.fleet import READY
+    from orchestrator.workers.ray.fleet_status import READY
 
     described = read_fleet(file)
     with on_cluster(described) as deployed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,11 +16,14 @@ from orchestrator.errors import CapabilityMissing, EngineFailed, InvalidRequest,
 from orchestrator.fleet_file import LOCAL, FleetFile
 from orchestrator.fleet_opening import open_entry
 from orchestrator.workers.ray import local
-from orchestrator.workers.ray.fleet import FAILED, READY, DeployedFleet, ModelStatus
+from orchestrator.workers.ray.fleet import DeployedFleet
+from orchestrator.workers.ray.fleet_status import FAILED, READY, ModelStatus
 from orchestrator.workers.ray.joining import ClusterView, joined, view
 
 LOOK_AGAIN_S = 0.5
 _PROOF_S = 120.0
+_BEGINNING_S = 10.0
+"""Serve has begun with what it was told to do so long ago."""
 _PROOF_TOKENS = 4
 
 Watch = Callable[[list[ModelStatus]], None]
@@ -89,15 +92,19 @@ class Failure:
     reason: str
 
 
-def await_ready(deployed: DeployedFleet, fleet: FleetFile, settings: Settings, *, watch: Watch) -> list[Failure]:
+def await_ready(
+    deployed: DeployedFleet, fleet: FleetFile, settings: Settings, *, before: Mapping[str, ModelStatus], watch: Watch
+) -> list[Failure]:
     """Waits until every model has answered a real request, or cannot; returns those that cannot.
 
     Args:
         deployed: What was asked for.
         fleet: The same as a file.
         settings: The configuration.
+        before: How models that are started anew were before that; what is still so says nothing yet.
         watch: Is shown how the models are, several times a second, until they are as they stay.
     """
+    start = time.monotonic()
     deadlines = {name: time.monotonic() + entry.start_timeout_s for name, entry in fleet.models.items()}
     failures: dict[str, Failure] = {}
     proven: set[str] = set()
@@ -108,13 +115,13 @@ def await_ready(deployed: DeployedFleet, fleet: FleetFile, settings: Settings, *
             name = status.name
             if name in proven or name in failures:
                 continue
-            if status.state == READY:
+            if _is_there(status, fleet, before.get(name)):
                 try:
                     asyncio.run(prove(name, fleet, settings))
                     proven.add(name)
                 except TtcError as error:
                     failures[name] = Failure(name, f"its replicas run, and a request fails: {error.message}")
-            elif status.state == FAILED:
+            elif status.state == FAILED and not _is_old(status, before.get(name), since=start):
                 failures[name] = Failure(name, status.message)
             elif time.monotonic() > deadlines[name]:
                 waited = fleet.models[name].start_timeout_s
@@ -123,6 +130,18 @@ def await_ready(deployed: DeployedFleet, fleet: FleetFile, settings: Settings, *
         if len(proven) + len(failures) == len(fleet.models):
             return list(failures.values())
         time.sleep(LOOK_AGAIN_S)
+
+
+def _is_there(status: ModelStatus, fleet: FleetFile, before: ModelStatus | None) -> bool:
+    """Whether as many replicas run as are to be there at least, and none of those that are to go."""
+    is_whole = len(status.ids) >= fleet.models[status.name].replicas.min
+    return status.state == READY and is_whole and (before is None or not set(status.ids) & set(before.ids))
+
+
+def _is_old(status: ModelStatus, before: ModelStatus | None, *, since: float) -> bool:
+    """Whether a failure is that of the attempt before, which Serve tells of until it has begun with the next."""
+    is_same = before is not None and (status.state, status.message) == (before.state, before.message)
+    return is_same and time.monotonic() < since + _BEGINNING_S
 
 
 def _why_waiting(fleet: FleetFile, name: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.api.fleets.findings import Finding, Level
-from orchestrator.workers.ray.fleet import READY, Changes, ModelStatus
+from orchestrator.workers.ray.fleet_changes import Changes
+from orchestrator.workers.ray.fleet_status import READY, ModelStatus
 
 if TYPE_CHECKING:
     from rich.table import Table

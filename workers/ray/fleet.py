@@ -6,142 +6,23 @@ that any machine can look at the fleet, scale it and take it down without the fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import re
 import time
 import warnings
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from orchestrator.errors import ServiceFailed, UnknownName
-from orchestrator.fleet_file import FleetFile, ModelEntry, Replicas
+from orchestrator.fleet_file import FleetFile, Replicas
 from orchestrator.workers.ray.deployment import DEPLOYMENT, application, application_name
+from orchestrator.workers.ray.fleet_changes import Changes, changes_between, package_version, version_of
+from orchestrator.workers.ray.fleet_status import FAILED, RUNNING, UNHEALTHY, Json, ModelStatus, status_of, text_of
 
 _KV_NAMESPACE = "ttc"
 _CALL_S = 30.0
 _REPLICA_CALL_S = 5.0
 _LOOK_AGAIN_S = 0.2
-_SCALING = {"replicas", "autoscale", "max_ongoing", "max_queued"}
-"""Parts of an entry that change without any replica being started anew."""
-
-READY, STARTING, FAILED, UNHEALTHY, STOPPING, MISSING = (
-    "ready",
-    "starting",
-    "failed",
-    "unhealthy",
-    "stopping",
-    "missing",
-)
-_STATES = {
-    "HEALTHY": READY,
-    "UPDATING": STARTING,
-    "UPSCALING": READY,
-    "DOWNSCALING": READY,
-    "UNHEALTHY": UNHEALTHY,
-    "DEPLOY_FAILED": FAILED,
-}
-
-Json = dict[str, Any]  # Any: JSON values
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelStatus:
-    """How a model of the fleet is.
-
-    Attributes:
-        name: Its name.
-        state: ready, starting, failed, unhealthy, stopping or missing.
-        target: Replicas that there are to be now.
-        replicas: Replicas by state (RUNNING, STARTING, ...).
-        message: Why it is not ready; empty if it is.
-        num_ended: Replicas that ended lately: failed, or scaled away.
-        ongoing: Requests under way in all replicas.
-        engine: Counters of the replicas' engines, added up; empty where replicas do not tell.
-    """
-
-    name: str
-    state: str
-    target: int = 0
-    replicas: Mapping[str, int] = field(default_factory=dict)
-    message: str = ""
-    num_ended: int = 0
-    ongoing: int = 0
-    engine: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def cache_hit_rate(self) -> float | None:
-        """Share of prompt tokens that were cached; None before there are any."""
-        prompt = self.engine.get("prompt_tokens", 0)
-        return self.engine.get("cached_prompt_tokens", 0) / prompt if prompt else None
-
-    def to_json(self) -> Json:
-        """JSON values."""
-        return {**asdict(self), "cache_hit_rate": self.cache_hit_rate}
-
-
-class Changes(NamedTuple):
-    """What a fleet file asks for that the cluster does not have; models placed with another count with that one."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    scaled: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    same: tuple[str, ...] = ()
-
-
-def changes_between(old: FleetFile | None, new: FleetFile, *, present: Collection[str]) -> Changes:
-    """From what was deployed last to a file.
-
-    Args:
-        old: What was deployed last; None for nothing.
-        new: The file.
-        present: Models that have an application now.
-    """
-    groups: dict[str, list[str]] = {"added": [], "changed": [], "scaled": [], "same": []}
-    for name in places(new):
-        kind = "added" if name not in present or old is None else _change(old, new, name)
-        groups[kind].append(name)
-    removed = tuple(sorted(name for name in present if name not in places(new)))
-    return Changes(removed=removed, **{kind: tuple(names) for kind, names in groups.items()})
-
-
-def places(fleet: FleetFile) -> tuple[str, ...]:
-    """Models that have an application of their own: all that are not placed with another."""
-    return tuple(name for name, entry in fleet.models.items() if entry.placed_with is None)
-
-
-def _change(old: FleetFile, new: FleetFile, name: str) -> str:
-    before, after = _group(old, name), _group(new, name)
-    if before == after:
-        return "same"
-    if before.keys() == after.keys() and all(_lasting(before[one]) == _lasting(after[one]) for one in after):
-        return "scaled"
-    return "changed"
-
-
-def _group(fleet: FleetFile, name: str) -> dict[str, ModelEntry]:
-    return {one: fleet.models[one] for one in (name, *fleet.company_of(name)) if one in fleet.models}
-
-
-def _lasting(entry: ModelEntry) -> Json:
-    return entry.model_dump(mode="json", exclude={*_SCALING, "roles", "prices", "start_timeout_s"})
-
-
-def _versioned(fleet: FleetFile, name: str) -> Any:  # Any: Ray is not imported before it is needed
-    """The application, in the version of all that a replica has to be started anew for.
-
-    Serve gives every deployment of the Python API a new version, and would start all replicas anew to add one; there is
-    no public way to say which version it is, other than `serve.deploy` with a file and an import path.
-    """
-    made = application(fleet, name)
-    lasting = {one: _lasting(entry) for one, entry in _group(fleet, name).items()}
-    text = json.dumps([version("ttc-orchestrator"), lasting], sort_keys=True)
-    made._bound_deployment._version = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return made
 
 
 def _serve() -> Any:  # Any: a module of Ray
@@ -151,6 +32,17 @@ def _serve() -> Any:  # Any: a module of Ray
         from ray import serve
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     return serve
+
+
+def _versioned(fleet: FleetFile, name: str, *, salt: str) -> Any:  # Any: Ray is not imported before it is needed
+    """The application, in the version of all that a replica has to be started anew for.
+
+    Serve gives every deployment of the Python API a new version, and would start all replicas anew to add one; there is
+    no public way to say which version it is, other than `serve.deploy` with a file and an import path.
+    """
+    made = application(fleet, name)
+    made._bound_deployment._version = version_of(fleet, name, salt=salt)
+    return made
 
 
 class DeployedFleet:
@@ -166,25 +58,43 @@ class DeployedFleet:
 
     def deployed(self) -> FleetFile | None:
         """What was asked for last; None if nothing was, or the fleet was taken down."""
-        from ray.experimental.internal_kv import _internal_kv_get
-
-        noted = _internal_kv_get(self._key, namespace=_KV_NAMESPACE)
-        return None if noted is None else FleetFile.model_validate_json(noted)
+        noted = self._noted()
+        return None if noted is None else FleetFile.model_validate(noted["fleet"])
 
     def changes(self, fleet: FleetFile) -> Changes:
-        """What `deploy` would do."""
-        return changes_between(self.deployed(), fleet, present=self._present())
+        """What `deploy` would do.
+
+        A model is started anew, too, if it has failed, or if another version of this package has deployed it.
+        """
+        noted = self._noted()
+        if noted is None:
+            return changes_between(None, fleet, present=self._present())
+        found = changes_between(self.deployed(), fleet, present=self._present())
+        is_upgrade = noted["package"] != package_version()
+        ill = {one.name for one in self._statuses(found.same) if one.state in {FAILED, UNHEALTHY}}
+        anew = tuple(name for name in (*found.scaled, *found.same) if is_upgrade or name in ill)
+        return found._replace(
+            changed=(*found.changed, *anew),
+            scaled=tuple(name for name in found.scaled if name not in anew),
+            same=tuple(name for name in found.same if name not in anew),
+        )
 
     def deploy(self, fleet: FleetFile) -> Changes:
         """Asks for what the file says and the cluster does not have yet; returns before it is there."""
         serve = _serve()
         changes = self.changes(fleet)
         wanted = (*changes.added, *changes.changed, *changes.scaled)
+        salts = dict((self._noted() or {}).get("salts", {}))
+        salts |= dict.fromkeys((*changes.added, *changes.changed), str(time.time()))
         serve.start(proxy_location="Disabled")
         if wanted:
             serve.run_many(
                 [
-                    serve.RunTarget(_versioned(fleet, name), name=self._application(name), route_prefix=None)
+                    serve.RunTarget(
+                        _versioned(fleet, name, salt=salts.get(name, "")),
+                        name=self._application(name),
+                        route_prefix=None,
+                    )
                     for name in wanted
                 ],
                 wait_for_ingress_deployment_creation=False,
@@ -192,7 +102,7 @@ class DeployedFleet:
             )
         for name in changes.removed:
             serve.delete(self._application(name), _blocking=False)
-        self._note(fleet)
+        self._note(fleet, salts)
         return changes
 
     def scale(self, name: str, replicas: Replicas) -> FleetFile:
@@ -220,14 +130,18 @@ class DeployedFleet:
             ServiceFailed: Nothing is deployed, or Serve does not answer.
         """
         fleet = self._required()
+        return self._statuses(fleet.models, fleet)
+
+    def _statuses(self, names: Iterable[str], fleet: FleetFile | None = None) -> list[ModelStatus]:
+        """Of some models, with counters where the fleet is given."""
         applications = self._details()["applications"]
         found: list[ModelStatus] = []
-        counted: dict[str, tuple[int, Json]] = {}
-        for name, entry in fleet.models.items():
-            host = entry.placed_with or name
+        counted: dict[str, tuple[int, dict[str, dict[str, float]]]] = {}
+        for name in names:
+            host = name if fleet is None else fleet.models[name].placed_with or name
             told = applications.get(self._application(host))
             if host not in counted:
-                counted[host] = _counters(told)
+                counted[host] = (0, {}) if fleet is None else _counters(told)
             ongoing, engines = counted[host]
             found.append(status_of(name, told, ongoing=ongoing, engine=engines.get(name, {})))
         return found
@@ -242,7 +156,7 @@ class DeployedFleet:
 
         serve = _serve()
         names = sorted(self._present())
-        leaving = self._replicas(names, states={"RUNNING"})
+        leaving = self._replicas(names, states={RUNNING})
         for name in names:
             serve.delete(self._application(name), _blocking=False)
         deadline = time.monotonic() + drain_s
@@ -261,10 +175,23 @@ class DeployedFleet:
             )
         return fleet
 
-    def _note(self, fleet: FleetFile) -> None:
+    def _noted(self) -> Json | None:
+        from ray.experimental.internal_kv import _internal_kv_get
+
+        kept = _internal_kv_get(self._key, namespace=_KV_NAMESPACE)
+        noted: Json | None = None if kept is None else json.loads(kept)
+        return noted
+
+    def _note(self, fleet: FleetFile, salts: Mapping[str, str]) -> None:
         from ray.experimental.internal_kv import _internal_kv_put
 
-        _internal_kv_put(self._key, fleet.model_dump_json(by_alias=True).encode(), namespace=_KV_NAMESPACE)
+        kept = {name: salt for name, salt in salts.items() if name in fleet.models}
+        noted = {
+            "package": package_version(),
+            "fleet": fleet.model_dump(mode="json", by_alias=True),
+            "salts": kept,
+        }
+        _internal_kv_put(self._key, json.dumps(noted).encode(), namespace=_KV_NAMESPACE)
 
     def _application(self, name: str) -> str:
         return application_name(name, namespace=self._namespace)
@@ -281,7 +208,7 @@ class DeployedFleet:
             for name in names
             for deployment in applications.get(self._application(name), {"deployments": {}})["deployments"].values()
             for replica in deployment["replicas"]
-            if states is None or _text(replica["state"]) in states
+            if states is None or text_of(replica["state"]) in states
         }
 
     def _details(self) -> Json:
@@ -290,63 +217,15 @@ class DeployedFleet:
         from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
         try:
-            controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+            # Any: Ray's types say that an actor which they do not know never answers
+            controller: Any = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
         except ValueError:
             return {"applications": {}}
         try:
-            (details,) = ray.get([controller.get_serve_instance_details.remote()], timeout=_CALL_S)
+            told: Json = ray.get(controller.get_serve_instance_details.remote(), timeout=_CALL_S)
         except RayError as error:
             raise ServiceFailed(f"Ray Serve does not answer: {type(error).__name__}", status=None) from None
-        told: Json = details
         return told
-
-
-def status_of(
-    name: str, told: Json | None, *, ongoing: int = 0, engine: Mapping[str, float] | None = None
-) -> ModelStatus:
-    """A model, from what Serve tells of its application; None if it has none."""
-    if told is None:
-        return ModelStatus(name=name, state=MISSING, message="it is not deployed; run ttc fleet up again")
-    deployment: Json | None = told["deployments"].get(DEPLOYMENT)
-    if deployment is None:
-        state = FAILED if told["status"] == "DEPLOY_FAILED" else STARTING
-        return ModelStatus(name=name, state=state, message=reason_of(told["message"]))
-    replicas: dict[str, int] = {}
-    for replica in deployment["replicas"]:
-        replicas[_text(replica["state"])] = replicas.get(_text(replica["state"]), 0) + 1
-    state = STOPPING if _text(told["status"]) == "DELETING" else _STATES.get(_text(deployment["status"]), STARTING)
-    target = int(deployment["target_num_replicas"])
-    if state == READY and target and not replicas.get("RUNNING"):
-        state = STARTING
-    return ModelStatus(
-        name=name,
-        state=state,
-        target=target,
-        replicas=replicas,
-        message="" if state == READY else reason_of(deployment["message"] or told["message"]),
-        num_ended=len(deployment.get("recent_dead_replicas", ())),
-        ongoing=ongoing,
-        engine=engine or {},
-    )
-
-
-_RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*): (\S.*)$")
-
-
-def reason_of(message: str) -> str:
-    """What a message of Serve comes to, in one line: of a stack trace, what was raised in the end."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    if "Traceback" not in message:
-        return " ".join(lines)
-    ours = [line for line in lines if line.startswith("orchestrator.errors.")]
-    for line in reversed(ours or lines):
-        if (raised := _RAISED.match(line)) is not None:
-            return raised.group(2) if ours else f"{raised.group(1)}: {raised.group(2)}"
-    return lines[-1]
-
-
-def _text(value: object) -> str:
-    return str(getattr(value, "value", value))
 
 
 def _counters(told: Json | None) -> tuple[int, dict[str, dict[str, float]]]:
@@ -356,7 +235,7 @@ def _counters(told: Json | None) -> tuple[int, dict[str, dict[str, float]]]:
     from ray.serve._private.constants import SERVE_NAMESPACE
 
     deployment = (told or {"deployments": {}})["deployments"].get(DEPLOYMENT)
-    running = [one for one in (deployment or {"replicas": ()})["replicas"] if _text(one["state"]) == "RUNNING"]
+    running = [one for one in (deployment or {"replicas": ()})["replicas"] if text_of(one["state"]) == RUNNING]
     calls: list[Any] = []
     for replica in running:
         try:

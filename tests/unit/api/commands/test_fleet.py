@@ -18,7 +18,7 @@ from orchestrator.errors import InvalidRequest, JobConflict
 from orchestrator.fleet_file import Replicas
 from orchestrator.fleet_reading import read_fleet
 from orchestrator.local_cluster import LocalCluster, forget_local, local_address, read_local, write_local
-from orchestrator.workers.ray.fleet import ModelStatus
+from orchestrator.workers.ray.fleet_status import ModelStatus
 
 EXAMPLES = Path(__file__).parents[4] / "docs" / "deploy"
 LAPTOP = '[models.m]\nmodel = "lab:small"\n'

@@ -7,17 +7,8 @@ from typing import Any
 import pytest
 
 from orchestrator.fleet_file import FleetFile
-from orchestrator.workers.ray.fleet import (
-    FAILED,
-    MISSING,
-    READY,
-    STARTING,
-    STOPPING,
-    Changes,
-    changes_between,
-    reason_of,
-    status_of,
-)
+from orchestrator.workers.ray.fleet_changes import Changes, changes_between, version_of
+from orchestrator.workers.ray.fleet_status import FAILED, MISSING, READY, STARTING, STOPPING, reason_of, status_of
 
 TRACE = """The deployment failed to start 3 times in a row. See controller logs for details. Error:
 ray::ServeReplica:ttc.bad:engine.initialize_and_get_metadata() (pid=1, ip=127.0.0.2)
@@ -61,6 +52,14 @@ def test_roles_and_prices_are_the_callers_business():
     assert changes_between(before, after, present={"a"}).changed == ()
 
 
+def test_a_version_changes_with_what_replicas_are_started_anew_for():
+    first = version_of(fleet_of(a={}), "a")
+    assert version_of(fleet_of(a={"replicas": 4, "prices": {"output_usd": 1}}), "a") == first
+    assert version_of(fleet_of(a={"cpus": 2}), "a") != first
+    assert version_of(fleet_of(a={}, b={"with": "a"}), "a") != first
+    assert version_of(fleet_of(a={}), "a", salt="again") != first
+
+
 def test_models_come_and_go_with_their_company():
     before = fleet_of(a={}, draft={"with": "a"}, old={})
     after = fleet_of(a={}, new={}, other={"with": "new"})
@@ -79,7 +78,7 @@ def told(status: str, *states: str, target: int = 2, message: str = "", applicat
         "status": status,
         "message": message,
         "target_num_replicas": target,
-        "replicas": [{"state": state} for state in states],
+        "replicas": [{"state": state, "replica_id": f"r{number}"} for number, state in enumerate(states)],
         "recent_dead_replicas": [{}],
     }
     return {"status": application, "message": "", "deployments": {"engine": deployment}}
@@ -88,7 +87,7 @@ def told(status: str, *states: str, target: int = 2, message: str = "", applicat
 def test_a_model_is_ready_when_its_replicas_run():
     status = status_of("m", told("HEALTHY", "RUNNING", "RUNNING"), ongoing=3, engine={"prompt_tokens": 4})
     assert (status.state, status.replicas, status.target, status.num_ended) == (READY, {"RUNNING": 2}, 2, 1)
-    assert (status.ongoing, status.cache_hit_rate) == (3, 0.0)
+    assert (status.ids, status.ongoing, status.cache_hit_rate) == (("r0", "r1"), 3, 0.0)
 
 
 @pytest.mark.parametrize(
