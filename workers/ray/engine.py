@@ -43,7 +43,7 @@ _PATIENCE_S = 30.0
 """A replica that does not answer for so long has its streams taken away."""
 _GRACE_S = 5.0
 """An engine ends a request at its deadline by itself; it is told to after so long."""
-_RELEASE_S = 5.0
+_RELEASE_S = 0.8
 _INTERVAL_S = 0.02
 _CHUNKS_PER_S = 500
 """More than so many chunks a second leave a process little time for anything else, since each costs most of a
