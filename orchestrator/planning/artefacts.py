@@ -12,7 +12,6 @@ from orchestrator.planning.alternatives import Alternative
 from orchestrator.planning.catalogue import Catalogue, GpuType, Offer
 from orchestrator.planning.mix import Kind
 from orchestrator.planning.plan import Plan, RolePlan
-from orchestrator.planning.throughput import Deployment, StepTimes
 
 _MACHINES = {"aws": ("InstanceType",), "gcp": ("machineType",), "azure": ("azure_arm_parameters", "vmSize")}
 """Where the clouds' node providers of Ray want the name of a machine."""
@@ -94,11 +93,9 @@ def _engine(plan: Plan, role: RolePlan, kind: Kind) -> dict[str, Any]:  # Any: c
     if not role.shape.source.startswith("vllm:"):
         return {}
     assumed = plan.request.assumed
-    deployment = Deployment(role.shape, plan.request.catalogue.gpus[kind.gpu], kind.gpus)
-    room = StepTimes(deployment, assumed).kv_tokens
     arguments: dict[str, Any] = {
         "gpu_memory_utilization": assumed.memory,
-        "max_model_len": min(role.shape.context, math.floor(room)),
+        "max_model_len": min(role.shape.context, math.floor(role.rooms[kind])),
         "max_num_seqs": role.concurrency(kind),
         "tensor_parallel_size": kind.gpus,
     }

@@ -112,6 +112,7 @@ class RolePlan:
         replicas: How many of each kind, those above 0.
         shares: Of each bucket's requests that each kind serves, by kind, shape (m,).
         capacities: Of each kind that is used.
+        rooms: Tokens whose KV fits on a replica of each kind.
         loads: Share of its replicas' time that each kind is busy, without headroom.
         drafts: Draft lengths by load, for each kind; empty without drafting.
     """
@@ -122,6 +123,7 @@ class RolePlan:
     replicas: Mapping[Kind, int]
     shares: Mapping[Kind, Numbers]
     capacities: Mapping[Kind, Capacity]
+    rooms: Mapping[Kind, float]
     loads: Mapping[Kind, float]
     drafts: Mapping[Kind, tuple[Draft, ...]]
 
@@ -219,10 +221,9 @@ def _check_counts(mix: Mix) -> None:
 def _step_times(request: PlanRequest, role: str) -> dict[Kind, StepTimes]:
     shape = request.shapes[role]
     drafting = request.drafting
-    has_draft = drafting is not None and drafting.shape is not None and role in drafting.roles
-    reserved = drafting.shape.memory_bytes if has_draft and drafting and drafting.shape else 0.0
+    draft = drafting.shape if drafting is not None and role in drafting.roles else None
     return {
-        Kind(gpu.name, size): StepTimes(Deployment(shape, gpu, size), request.assumed, reserved)
+        Kind(gpu.name, size): StepTimes(Deployment(shape, gpu, size), request.assumed, draft)
         for gpu in request.catalogue.gpus.values()
         for size in SIZES
         if size <= min(request.max_gpus, gpu.most_per_node)
@@ -271,6 +272,7 @@ def _role_plan(
         replicas=used,
         shares={kind: mix.shares[role][kinds.index(kind)] for kind in used},
         capacities={kind: capacities[kind] for kind in used},
+        rooms={kind: times[kind].kv_tokens for kind in used},
         loads={
             kind: float(mix.loads[role][kinds.index(kind)]) / count / (1.0 + request.headroom)
             for kind, count in used.items()

@@ -111,20 +111,21 @@ class StepTimes:
     Attributes:
         deployment: The replica.
         assumed: What is assumed.
-        reserved_bytes: Of memory, for a draft model beside it.
+        draft: A model in the same memory, with a cache of its own for the same tokens; None for none.
     """
 
     deployment: Deployment
     assumed: Assumptions = Assumptions()
-    reserved_bytes: float = 0.0
+    draft: ModelShape | None = None
 
     @property
     def kv_tokens(self) -> float:
         """Tokens whose KV fits beside the weights; negative if the weights do not fit."""
-        shape, gpus = self.deployment.shape, self.deployment.gpus
-        usable = gpus * (self.deployment.gpu.memory_bytes * self.assumed.memory - self.assumed.reserved_gib * _GIB)
-        free = usable - shape.memory_bytes - self.reserved_bytes
-        return free / (shape.kv_bytes_per_token * self._kv_copies)
+        gpu, gpus = self.deployment.gpu, self.deployment.gpus
+        models = [self.deployment.shape, *([] if self.draft is None else [self.draft])]
+        usable = gpus * (gpu.memory_bytes * self.assumed.memory - self.assumed.reserved_gib * _GIB)
+        free = usable - sum(model.memory_bytes for model in models)
+        return free / sum(model.kv_bytes_per_token * max(1.0, gpus / model.kv_heads) for model in models)
 
     def decode_s(self, batch: Numbers | float, context: Numbers | float) -> Numbers:
         """One token for each of ``batch`` sequences whose mean context is ``context`` tokens."""

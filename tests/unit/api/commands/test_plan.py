@@ -146,3 +146,11 @@ def test_every_command_explains_itself(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0
     assert len(result.output) > 100
+
+
+def test_a_planned_fleet_passes_the_check_of_fleets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "out"
+    assert run(*LOAD, *MODEL, *FEW, "--draft", "llama-3.2-1b", "--out", str(out)).exit_code == 0
+    assert main(["fleet", "check", "--no-connect", str(out / "fleet.toml")]) == 0
+    assert "fits" in capsys.readouterr().out

@@ -101,7 +101,7 @@ def problems(draw: st.DrawFn) -> MixProblem:
     return MixProblem(kinds, {"small": load}, offers, caps, draw(st.integers(1, 3)))
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(problems())
 def test_the_cost_is_that_of_brute_force(problem: MixProblem) -> None:
     found = solve_mix(problem)
@@ -119,7 +119,7 @@ def test_the_cost_is_that_of_brute_force(problem: MixProblem) -> None:
     assert lenient - 1e-6 <= found.usd_per_hour <= strict + 1e-6
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(problems())
 def test_a_mix_serves_everything_within_its_replicas_and_nodes(problem: MixProblem) -> None:
     found = solve_mix(problem)

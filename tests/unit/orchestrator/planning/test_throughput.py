@@ -54,9 +54,10 @@ def test_experts_are_read_as_far_as_tokens_are_sent_to_them() -> None:
 
 def test_memory_is_what_weights_a_draft_and_reserves_leave() -> None:
     assumed = Assumptions(memory=0.9, reserved_gib=2.0)
-    steps = StepTimes(Deployment(LLAMA, GPUS["L4"], 1), assumed, reserved_bytes=1e9)
-    free = 22.35 * 2**30 * 0.9 - 2 * 2**30 - 16_060_522_496 - 1e9
-    assert steps.kv_tokens == pytest.approx(free / 131_072)
+    draft = open_shape("llama-3.2-1b")
+    steps = StepTimes(Deployment(LLAMA, GPUS["L4"], 1), assumed, draft)
+    free = 22.35 * 2**30 * 0.9 - 2 * 2**30 - 16_060_522_496 - draft.memory_bytes
+    assert steps.kv_tokens == pytest.approx(free / (131_072 + 32_768))
     assert times("L4", shape="llama-3.1-70b").kv_tokens < 0
 
 
