@@ -578,8 +578,8 @@ def _scale_section(rows: Sequence[dict[str, Any]]) -> list[str]:
         for row in rows
     ]
     intro = (
-        f"`{_LARGE}` on {_GPUS} {_GPU} a replica, as `ttc plan` computes it; `self_consistency` with 8 samples; 80% of the "
-        "saturation rate. On paper only: nothing of this was measured on such GPUs."
+        f"`{_LARGE}` on {_GPUS} {_GPU} a replica, as `ttc plan` computes it; `self_consistency` with 8 samples; 80% of "
+        "the saturation rate. On paper only: nothing of this was measured on such GPUs."
     )
     return ["## Size", "", intro, "", *table(head, cells), ""]
 

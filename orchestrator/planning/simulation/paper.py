@@ -91,8 +91,9 @@ class Paper:
             max_ongoing=entry.max_ongoing,
             max_queued=1 << 30 if entry.max_queued is None else entry.max_queued,
             routing="affinity" if affinity.get("is_on", True) else "two_choices",
-            affinity_absolute=int(affinity.get("abs_threshold", 8)),
+            affinity_absolute=int(affinity.get("abs_threshold", 16)),
             affinity_relative=float(affinity.get("rel_threshold", 1.5)),
+            affinity_new=int(affinity.get("new_threshold", 2)),
             usd_per_hour=_usd_per_hour(entry, gpu),
             gpus_per_replica=entry.accelerator.gpus,
         )

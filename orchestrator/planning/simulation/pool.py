@@ -24,7 +24,7 @@ class PoolSpec:
         max_ongoing: Most calls that a replica is given at a time.
         max_queued: Most calls that wait for a replica with room; further ones are refused.
         routing: Which replica a call goes to.
-        affinity_absolute, affinity_relative: See `orchestrator.planning.simulation.routing.Affinity`.
+        affinity_absolute, affinity_relative, affinity_new: See `orchestrator.planning.simulation.routing.Affinity`.
         call_s: Delay of a call on its way to a replica (network, tokenisation, Ray).
         reply_s: Delay of each sequence's end on its way back.
         usd_per_hour: Price of one replica's hardware.
@@ -36,8 +36,9 @@ class PoolSpec:
     max_ongoing: int = 1 << 30
     max_queued: int = 1 << 30
     routing: RoutingName = "affinity"
-    affinity_absolute: int = 8
+    affinity_absolute: int = 16
     affinity_relative: float = 1.5
+    affinity_new: int = 2
     call_s: float = 0.0
     reply_s: float = 0.0
     usd_per_hour: float = 0.0
@@ -80,7 +81,7 @@ class Pool:
         self._room = spec.max_ongoing * spec.num_replicas
         self._queue: deque[Call] = deque()
         self._rule = rule or routing(
-            spec.routing, rng, absolute=spec.affinity_absolute, relative=spec.affinity_relative
+            spec.routing, rng, absolute=spec.affinity_absolute, relative=spec.affinity_relative, new=spec.affinity_new
         )
 
     def submit(self, call: Call) -> None:

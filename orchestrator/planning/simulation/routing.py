@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Loads = npt.NDArray[np.int64]
+_MOST_PLACES = 8
 RoutingName = Literal["affinity", "two_choices", "least_loaded", "random"]
 
 
@@ -25,7 +26,7 @@ class Routing(Protocol):
 
 class Affinity:
     """Calls of a tree go where its last one went, its first one where a hash of the tree says, unless that replica is
-    much busier than the least busy one; then the tree moves there.
+    much busier than the least busy one; then the tree moves, best of all to a replica that it has been on.
 
     That is the rule of `orchestrator.workers.ray.placing` with its thresholds, restated over an array, because there
     are thousands of replicas here. A hash modulo their number stands for rendezvous hashing: the two differ when
@@ -34,29 +35,37 @@ class Affinity:
     Args:
         absolute: A replica is too busy with more than so many calls above the least busy one,
         relative: and more than so many times as many.
+        new: For a tree's first call: with more than so many calls above the least busy one.
     """
 
-    def __init__(self, *, absolute: int = 8, relative: float = 1.5) -> None:
+    def __init__(self, *, absolute: int = 16, relative: float = 1.5, new: int = 2) -> None:
         self._absolute = absolute
         self._relative = relative
-        self._homes: dict[int, int] = {}
+        self._new = new
+        self._places: dict[int, list[int]] = {}
 
     def __call__(self, tree: int, loads: Loads) -> int:
         """Its replica, or a less busy one from now on."""
-        home = self._homes.get(tree, -1)
-        if home < 0:
-            home = _mixed(tree) % len(loads)
+        places = self._places.setdefault(tree, [])
+        home = places[-1] if places else _mixed(tree) % len(loads)
         load = int(loads[home])
-        if load > self._absolute:
+        if load > min(self._absolute, self._new):
             least = int(loads.min())
-            if load - least > self._absolute and load > self._relative * least:
-                home = int(loads.argmin())
-        self._homes[tree] = home
+            if self._is_much(load, least) or (not places and load - least > self._new):
+                fit = [place for place in places if loads[place] < load and not self._is_much(int(loads[place]), least)]
+                home = min(fit, key=lambda place: int(loads[place])) if fit else int(loads.argmin())
+        if home in places:
+            places.remove(home)
+        places.append(home)
+        del places[:-_MOST_PLACES]
         return home
 
     def forget(self, tree: int) -> None:
         """A tree is over."""
-        self._homes.pop(tree, None)
+        self._places.pop(tree, None)
+
+    def _is_much(self, load: int, least: int) -> bool:
+        return load - least > self._absolute and load > self._relative * least
 
 
 class _Memoryless:
@@ -97,10 +106,12 @@ class AtRandom(_Memoryless):
         return int(self._rng.random() * len(loads))
 
 
-def routing(name: RoutingName, rng: np.random.Generator, *, absolute: int = 8, relative: float = 1.5) -> Routing:
+def routing(
+    name: RoutingName, rng: np.random.Generator, *, absolute: int = 16, relative: float = 1.5, new: int = 2
+) -> Routing:
     """The rule of a name; numbers are those of `Affinity`."""
     if name == "affinity":
-        return Affinity(absolute=absolute, relative=relative)
+        return Affinity(absolute=absolute, relative=relative, new=new)
     if name == "two_choices":
         return TwoChoices(rng)
     return LeastLoaded() if name == "least_loaded" else AtRandom(rng)

@@ -1,6 +1,7 @@
 """Pools, routing, controllers and whole studies."""
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from orchestrator.planning.simulation.system import System, SystemSpec
 from orchestrator.planning.simulation.timeline import EventHeap
 from orchestrator.planning.throughput import Deployment, StepTimes
 from orchestrator.planning.traces import trace_of
+from orchestrator.workers.ray.placing import AffinitySettings, TreePlacing
 
 REPLICA = ReplicaSpec(step=StepTime(overhead_s=0.02), max_sequences=4, kv_tokens=10_000)
 
@@ -45,6 +47,24 @@ def test_calls_of_a_tree_stay_on_a_replica_until_it_is_much_busier_than_another(
     assert rule(7, np.zeros(5, dtype=np.int64)) == moved, "it stays where it was moved to"
     rule.forget(7)
     assert rule(7, np.zeros(5, dtype=np.int64)) == home
+
+
+def test_calls_go_where_the_router_of_the_cluster_sends_them():
+    """`TreePlacing` beside its restatement, with names such that both begin at the same replica; no two loads alike."""
+    rng = np.random.default_rng(4)
+    for tree in range(200):
+        restated = Affinity()
+        placing = TreePlacing(AffinitySettings(), clock=lambda: 0.0, rng=random.Random(0))
+        key = tree.to_bytes(4, "big")
+        names = [f"replica-{place}" for place in range(6)]
+        home = names.index(placing.home(key, dict.fromkeys(names)))
+        mine = restated(tree, np.zeros(6, dtype=np.int64))
+        restated.forget(tree)
+        names[mine], names[home] = names[home], names[mine]
+        for _ in range(12):
+            loads = rng.permutation(int(rng.integers(1, 12)) * np.arange(6) + int(rng.integers(0, 5)))
+            theirs = placing.choose(key, {name: int(load) for name, load in zip(names, loads, strict=True)})
+            assert names[restated(tree, loads)] == theirs.replicas[0]
 
 
 def test_trees_are_spread_over_the_replicas():
