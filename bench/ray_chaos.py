@@ -30,7 +30,7 @@ from orchestrator.models import open_model
 
 Json = dict[str, Any]  # Any: JSON values
 
-MODEL = "scripted:arithmetic,token_s=0.01"
+MODEL = "scripted:arithmetic,token_s=0.04"
 POLICIES: tuple[tuple[str, Json], ...] = (
     ("self_consistency", {"n": 4}),
     ("adaptive_consistency", {"max_samples": 6}),
@@ -39,9 +39,9 @@ POLICIES: tuple[tuple[str, Json], ...] = (
 NUM_REPLICAS = 3
 _AT_ONCE = 12
 _NODES = (2, 2, 2)
-_CALM_S = (2.0, 5.0)
+_CALM_S = (3.0, 8.0)
 """Between one death and the next."""
-_NODE_SHARE = 0.2
+_NODE_SHARE = 0.3
 """So many of the deaths are those of a node."""
 
 
