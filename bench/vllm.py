@@ -130,7 +130,7 @@ async def cuts(engine: VllmEngine, prompts: Sequence[Prompt]) -> dict[str, Any]:
     """Requests cancelled at their first delta: what vLLM sampled that was not delivered, and what it still holds."""
     before, delivered = replace(engine.core.counters), 0
     for place, prompt in enumerate(prompts):
-        asked = request(f"cut-{place}", prompt, *[150] * 8, sampling=Sampling(temperature=5.0))
+        asked = request(f"cut-{place}", prompt, *[150] * 8, sampling=Sampling(temperature=2.0))
         async for event in engine.generate(asked):
             if isinstance(event, Delta):
                 delivered += event.num_tokens

@@ -86,7 +86,7 @@ async def test_a_tree_search_reads_its_prefixes_from_the_cache(large: VllmEngine
 
 
 async def test_cancelled_and_abandoned_requests_leave_vllm_nothing_to_do(large: VllmEngine) -> None:
-    long = Sampling(temperature=5.0)
+    long = Sampling(temperature=2.0)
     cancelled = asked(*[150] * 12, sampling=long)
     async for event in large.generate(cancelled):
         if isinstance(event, Delta):
@@ -125,7 +125,7 @@ async def test_an_urgent_request_goes_before_what_waits(large: VllmEngine) -> No
 
 
 async def test_a_deadline_that_passes_ends_the_samples_with_what_they_have(large: VllmEngine) -> None:
-    transcript = await Transcript.of(large, asked(*[150] * 4, sampling=Sampling(temperature=5.0), deadline_s=0.05))
+    transcript = await Transcript.of(large, asked(*[150] * 4, sampling=Sampling(temperature=2.0), deadline_s=0.05))
     ends = [sample.finished for sample in transcript.samples]
     assert all(end is not None for end in ends)
     assert {(end.reason, end.detail) for end in ends if end is not None} <= {
@@ -137,16 +137,17 @@ async def test_a_deadline_that_passes_ends_the_samples_with_what_they_have(large
 
 async def test_a_reader_that_falls_behind_gets_the_same_tokens_later(large: VllmEngine) -> None:
     (expected,) = await answer_ids(large, 60)
-    counters, ids = replace(large.core.counters), []
+    ids: list[int] = []
+    num_held = 0
     async for event in large.generate(asked(60, max_unread_tokens=4)):
         if isinstance(event, Delta):
             assert event.num_tokens <= 2
             assert event.token_ids is not None
             ids += event.token_ids
-            await asyncio.sleep(0.05)
+            await _until(lambda: not large.core.num_unfinished)  # it is aborted, for nobody reads
+            num_held += 1
     assert tuple(ids) == expected
-    length = large.count_prompt_tokens(EXPRESSION)
-    assert large.core.counters.prefix_queries - counters.prefix_queries > 2 * length, "it was held and went on"
+    assert num_held > len(ids) / 4
 
 
 async def test_more_samples_than_may_wait_are_refused_for_now(large: VllmEngine) -> None:
@@ -171,7 +172,12 @@ async def test_guesses_of_a_draft_model_do_not_change_greedy_output(large: VllmE
     guessing = await open_one(
         WEIGHTS / "large",
         name="guessing",
-        speculation={"method": "draft_model", "model": str(WEIGHTS / "draft"), "num_tokens": 3},
+        speculation={
+            "method": "draft_model",
+            "model": str(WEIGHTS / "draft"),
+            "num_tokens": 3,
+            "by_batch": ((1, 8, 3), (9, 32, 0)),
+        },
     )
     texts = [problem.text for problem in open_set("expression@6", count=6, seed=11).problems]
     prompts = [Prompt((Message("user", text),)) for text in texts]
@@ -181,6 +187,9 @@ async def test_guesses_of_a_draft_model_do_not_change_greedy_output(large: VllmE
     counters = guessing.core.counters
     assert counters.accepted_tokens > 0
     assert counters.draft_tokens == pytest.approx(3 * counters.drafts, rel=0.2)
+    counted = counters.drafts
+    await answer_ids(guessing, *[8] * 12, cache_salt="many at once")
+    assert counters.drafts - counted < 12 * 7 / 3, "many sequences at once are not guessed for"
     sample = (await Transcript.of(guessing, asked(40, prompt=prompts[0], stop=("=",)))).only
     assert sample.reason is FinishReason.STOP
     assert sample.token_ids is not None
@@ -205,7 +214,7 @@ async def test_a_core_that_dies_fails_what_it_serves_and_is_started_again(large:
 
 
 async def _read_and_kill(engine: VllmEngine, core: multiprocessing.process.BaseProcess) -> None:
-    async for event in engine.generate(asked(*[150] * 4, sampling=Sampling(temperature=5.0))):
+    async for event in engine.generate(asked(*[150] * 4, sampling=Sampling(temperature=2.0))):
         if isinstance(event, Delta) and core.is_alive():
             assert core.pid is not None
             os.kill(core.pid, signal.SIGKILL)

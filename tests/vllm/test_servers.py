@@ -38,8 +38,9 @@ def serving(model: Path, log: Path, *options: str) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    vllm = Path(sys.executable).with_name("vllm")
-    command = [str(vllm), "serve", str(model), "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
+    # As `vllm serve`, whose command asks for a package that the CPU build's is not called.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--dtype", "float32"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     command += ["--enforce-eager", "--block-size", "32", "--kv-cache-memory-bytes", "100000000", *options]
     own = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     with log.open("wb") as output:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
 
 _NO_DEADLINE_MS = (1 << 40) - 1
+_MAX_TEMPERATURE = 2.0
+"""vLLM's limit."""
 _MOST_URGENT, _LEAST_URGENT = -(1 << 20), 1 << 20
 
 
@@ -100,6 +102,12 @@ def check(request: GenerateRequest, *, most_logprobs: int) -> None:
             f"num_logprobs must be from 0 to {most_logprobs}, not {request.num_logprobs}",
             field="num_logprobs",
             value=request.num_logprobs,
+        )
+    if request.sampling.temperature > _MAX_TEMPERATURE:
+        raise InvalidRequest(
+            f"vLLM takes temperatures from 0 to {_MAX_TEMPERATURE:g}, not {request.sampling.temperature:g}",
+            field="temperature",
+            value=request.sampling.temperature,
         )
     if request.max_unread_tokens < 1:
         raise InvalidRequest("max_unread_tokens must be at least 1", field="max_unread_tokens")

@@ -153,14 +153,17 @@ class VllmGenerator(VllmEngine):
         return row
 
     def _generation(self, request: GenerateRequest, prompt: Sequence[int]) -> Generation:
-        return Generation(
-            request,
-            prompt,
-            core=self._core,
-            vocabulary=self._prompts.vocabulary,
-            context_length=self._description.context_length,
-            model=self._description.name,
-        )
+        try:
+            return Generation(
+                request,
+                prompt,
+                core=self._core,
+                vocabulary=self._prompts.vocabulary,
+                context_length=self._description.context_length,
+                model=self._description.name,
+            )
+        except Exception as error:
+            raise failures.of_request(error, model=self._description.name) from error
 
     def _count(self, event: GenerationEvent) -> None:
         if isinstance(event, Prefilled):

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import spawn
 from pathlib import Path
@@ -49,11 +49,23 @@ def start_vllm(model: str, settings: VllmSettings, name: str, counters: Schedule
             try:
                 args = AsyncEngineArgs(**engine_arguments(model, settings))
                 logger = lambda _config, _index=0: StatLogger(counters)  # noqa: E731  # vLLM tells factories from classes
-                return AsyncLLM.from_engine_args(args, stat_loggers=[logger])
+                quiet = type("QuietLLM", (AsyncLLM,), {"__del__": _not_when_python_ends(AsyncLLM.__del__)})
+                llm: AsyncLLM = quiet.from_engine_args(args, stat_loggers=[logger])  # type: ignore[attr-defined]  # made above
+                return llm
             except Exception as error:
                 raise failures.of_start(error, _tail(log, start_of_log), model=name) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # processes that have the log open go on writing to nothing
+
+
+def _not_when_python_ends(finalise: Callable[[AsyncLLM], None]) -> Callable[[AsyncLLM], None]:
+    """The finaliser of vLLM, but for the end of Python, where it fails with a trace on the user's terminal."""
+
+    def ended(llm: AsyncLLM) -> None:
+        if not sys.is_finalizing():
+            finalise(llm)
+
+    return ended
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.engine import GenerateRequest, Message, Prompt, SampleSpec
 from orchestrator.errors import InvalidRequest
 from orchestrator.monitors import ConfidenceFloor
+from orchestrator.sampling import Sampling
 from orchestrator.workers.vllm.asking import check, num_logprobs, priority
 
 PROMPT = Prompt((Message("user", "?"),))
@@ -60,6 +61,7 @@ def test_monitors_ask_for_as_many_log_probabilities_as_they_need():
         (request(1, num_logprobs=11), "num_logprobs"),
         (request(1, num_logprobs=-1), "num_logprobs"),
         (request(1, max_unread_tokens=0), "max_unread_tokens"),
+        (request(1, sampling=Sampling(temperature=2.5)), "temperature"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_by_field(asked: GenerateRequest, field: str):
