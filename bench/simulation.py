@@ -336,7 +336,7 @@ async def _validated(real: Real, repeat: int, *, num_lone: int, num_jobs: int) -
             "error": {name: statistics.mean(values) / measured[name] - 1 for name, values in predicted.items()},
             "load_average": os.getloadavg()[0],
         }
-        if steps[0]:
+        if steps[0] and not real.is_virtual:
             loads[load] |= _drift(real, fitted, times_s, mix, measured, step_s=float(steps[1] / steps[0]))
         before = after
     return {"constants": asdict(constants), "saturation": saturation, "loads": loads}
@@ -357,7 +357,9 @@ def _drift(
     *,
     step_s: float,
 ) -> dict[str, Any]:  # Any: JSON values
-    """How much longer steps took under the load than alone, and the errors with that known: no prediction any more."""
+    """How much longer steps took under the load than the fitted ones (prompts that are read in them included), and the
+    errors with that known: what is left is the model's, and no prediction any more.
+    """
     factor = step_s / fitted.step.seconds(real.num_slots, real.num_slots * 120)
     step = replace(
         fitted.step,
@@ -485,7 +487,7 @@ def page(result: dict[str, Any]) -> str:
 def _validation(title: str, found: dict[str, Any]) -> list[str]:
     has_drift = "step_drift" in found["repeats"][0]["loads"]["low"]
     head = ["load", "repeat", "", "measured", "predicted", "95% of seeds", "error"]
-    head += ["steps under load / alone", "error with that known"] if has_drift else []
+    head += ["mean step under load / fitted", "error with that known"] if has_drift else []
     rows = []
     for load in LOADS:
         for number, run in enumerate(found["repeats"]):

@@ -72,7 +72,7 @@ def simulate(*, as_json: bool, **options: Any) -> None:  # Any: click's values, 
       ttc plan simulate --model qwen2.5-7b --gpu A100-80 --policy self_consistency:n=8
       ttc plan simulate --fleet fleet.toml --policy rebase:width=16 --load 0.3,0.6,0.9
       ttc plan simulate --fleet fleet.toml --trace azure_llm_2023_conv.csv --policy single@0.8 \\
-        --policy best_of_n:n=4@0.2 --model verifier=qwen2.5-7b
+        --policy self_consistency:n=4@0.2
       ttc plan simulate --times 1,10,100,1000 --load 0.8 --seeds 1 --duration 60
       ttc plan simulate --job-p95 20 --plot load.png
     """  # noqa: D301  # click wants the character
