@@ -26,7 +26,7 @@ from orchestrator.workers.vllm.engine import VllmEngine
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
-from .asked import EXPRESSION, answer_ids, asked
+from .asked import answer_ids, asked
 from .conftest import BLOCK, OpenEngine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
