@@ -36,7 +36,7 @@ LOCAL = "local"
 """``cluster.ray`` of a cluster that ``ttc fleet up`` starts on this machine."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
-_ADDRESS = re.compile(r"(?:ray://)?(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}\Z")
+_ADDRESS = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}\Z")
 _SECONDS_PER_HOUR = 3600
 
 
@@ -280,7 +280,7 @@ class ClusterEntry(_Part):
     Attributes:
         ray: Empty for no cluster: models are opened in the process that uses them. ``local``: a Ray of this machine,
             started by ``ttc fleet up``. ``auto``: the Ray that runs on this machine. ``HOST:PORT``: a Ray that this
-            machine is a node of. ``ray://HOST:PORT``: one reached through its client server.
+            machine is a node of.
         namespace: Tells the fleets of a cluster apart; letters, digits, '_' and '-'.
         cpus: Cores of a local Ray; None for those of the machine.
         gpus: Accelerators of a local Ray; None for those of the machine.
@@ -302,7 +302,13 @@ class ClusterEntry(_Part):
     def _address(cls, value: str) -> str:
         refuse_secrets(value)
         if value not in {"", LOCAL, "auto"} and not _ADDRESS.match(value):
-            raise ValueError("write local, auto, HOST:PORT or ray://HOST:PORT, or leave it empty for no cluster")
+            way = "write local, auto or HOST:PORT, or leave it empty for no cluster"
+            if value.startswith("ray://"):
+                way = (
+                    "Ray's client server does not carry replies that stream; make this machine a node of the cluster "
+                    "(ray start --address=HOST:PORT --num-cpus=0) and write that, or submit jobs to it (ttc submit)"
+                )
+            raise ValueError(way)
         return value
 
 

@@ -52,7 +52,7 @@ def fleet() -> None:
       roles = ["small"]
       replicas = { min = 1, max = 4 }
       [cluster]
-      ray = "local"          # or auto, HOST:PORT, ray://HOST:PORT; leave [cluster] away for no cluster
+      ray = "local"          # or auto, HOST:PORT; leave [cluster] away for no cluster
     """  # noqa: D301  # click wants the character
 
 

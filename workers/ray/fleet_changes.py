@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from importlib.metadata import version
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from orchestrator.fleet_file import FleetFile, ModelEntry
 

@@ -55,7 +55,7 @@ def joined(address: str, *, namespace: str) -> Iterator[None]:
     """Joins a cluster, and leaves it unless this process had joined it before.
 
     Args:
-        address: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+        address: ``auto`` or ``HOST:PORT``.
         namespace: For names of actors.
 
     Raises:
@@ -72,8 +72,7 @@ def joined(address: str, *, namespace: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    place = address.removeprefix("ray://")
-    if place != "auto" and not is_reachable(place):
+    if address != "auto" and not is_reachable(address):
         raise ServiceFailed(
             f"no Ray answers at {address}; start it there (ray start --head, or ttc fleet up for a local one), or name "
             "another in cluster.ray",
@@ -81,7 +80,7 @@ def joined(address: str, *, namespace: str) -> Iterator[None]:
         )
     noted = read_local(namespace)
     is_local = noted is not None and noted.address == address
-    here: dict[str, Any] = {"_node_ip_address": place.rpartition(":")[0]} if is_local else {}  # Any: a private option
+    here: dict[str, Any] = {"_node_ip_address": address.rpartition(":")[0]} if is_local else {}  # Any: a private option
     with _token(noted.token_file if noted is not None and is_local else None):
         try:
             ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **here)
@@ -153,8 +152,8 @@ def _refused(error: Exception, address: str) -> InvalidRequest | ServiceFailed:
         )
     if "IP address" in text or "node_ip_address" in text:
         return InvalidRequest(
-            f"this machine is no node of the cluster at {address}; join it (ray start --address={address}), or "
-            "reach it by ray://HOST:10001",
+            f"this machine is no node of the cluster at {address}; join it (ray start --address={address} "
+            "--num-cpus=0), or run on the cluster (ttc submit)",
             field="cluster.ray",
             value=address,
         )

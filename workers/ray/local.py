@@ -127,8 +127,8 @@ def _await(process: subprocess.Popen[bytes], *, address: str, log: Path, deadlin
         EngineFailed: It has not.
     """
     while "Ray runtime started" not in _text(log) or not is_reachable(address, timeout_s=1):
-        if process.poll() is not None:
-            raise EngineFailed(f"Ray did not start on this machine: {_last_words(log)}", model="ray")
+        if (code := process.poll()) is not None:
+            raise EngineFailed(f"Ray did not start on this machine (exit code {code}): {_last_words(log)}", model="ray")
         if time.monotonic() > deadline:
             raise EngineFailed(f"Ray did not start on this machine in time; its log is {log}", model="ray")
         time.sleep(_LOOK_AGAIN_S)
@@ -252,5 +252,7 @@ def _text(log: Path) -> str:
 
 
 def _last_words(log: Path) -> str:
+    """What was raised in the end, else what was said last; what goes to the log by two ways is not in order there."""
     lines = [line.strip() for line in _text(log).splitlines() if line.strip()]
-    return lines[-1] if lines else f"it said nothing; its log is {log}"
+    raised = [line for line in lines if re.match(r"[\w.]*(?:Error|Exception): ", line)]
+    return (raised or lines or [f"it said nothing; its log is {log}"])[-1]

@@ -113,6 +113,7 @@ def test_a_lone_model_is_the_small_one(read):
         ("[models.m]\nmodel = '${NOWHERE}'", ["models.m.model", "${NOWHERE}", "not set", "export NOWHERE="]),
         ("[models.m]\nmodel = '${a b}'", ["'${a b}' is no variable"]),
         ("[models.m]\nmodel = 'x'\n[cluster]\nray = 'somewhere'", ["cluster.ray = 'somewhere'", "local, auto"]),
+        ("[models.m]\nmodel = 'x'\n[cluster]\nray = 'ray://h:10001'", ["ray start --address=HOST:PORT"]),
         ("[models.m]\nmodel = 'x'\n[models.n]\nmodel = 'x'\nwith = 'o'", ["models.n.with = 'o'", "others: m"]),
         ("[models.m]\nmodel = 'x'\nwith = 'm'", ["models.m.with = 'm'"]),
         (

@@ -110,7 +110,7 @@ def test_a_fleet_is_opened_in_the_job_where_it_has_no_cluster(folder: Path) -> N
 
 def test_a_job_uses_the_cluster_that_it_runs_on() -> None:
     fleet = FleetFile.model_validate(
-        {"models": {"little": {"model": "scripted:arithmetic"}}, "cluster": {"ray": "ray://head:10001"}}
+        {"models": {"little": {"model": "scripted:arithmetic"}}, "cluster": {"ray": "head:6379"}}
     )
     assert fleet_here(fleet).cluster.ray == "auto"
     assert fleet_here(fleet).cluster.namespace == fleet.cluster.namespace
