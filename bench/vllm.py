@@ -230,8 +230,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
         "",
         "## Speculation",
         "",
-        "Greedy replies, one at a time. Steps are those of the target; what a step with guesses takes longer depends on",
-        "models and machine, and is not measured here.",
+        "Greedy replies, one at a time. Steps are those of the target; by how much a step with guesses takes longer",
+        "depends on models and machine, and is not measured here.",
         "",
         *table(
             ["speculation", "replies", "equal to plain", "steps", "tokens a step brought", "steps / plain"],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.config import VllmSettings
@@ -31,6 +32,13 @@ _PATIENCE_S = 90.0
 class Core:
     """A running vLLM; made by `start`.
 
+    Args:
+        llm: vLLM's own front.
+        name: The model's; for errors.
+        counters: Which the scheduler's statistics are added to.
+        restart: Makes another one when this one's core has died; blocks.
+        stable_s: Who has lived for so long has no record of deaths.
+
     Attributes:
         llm: vLLM's own front.
         tasks: What the model can do, as vLLM names it.
@@ -38,14 +46,20 @@ class Core:
     """
 
     def __init__(
-        self, llm: AsyncLLM, *, model: str, settings: VllmSettings, name: str, counters: SchedulerCounters
+        self,
+        llm: AsyncLLM,
+        *,
+        name: str,
+        counters: SchedulerCounters,
+        restart: Callable[[], AsyncLLM],
+        stable_s: float = _STABLE_S,
     ) -> None:
         self.llm = llm
         self.tasks: frozenset[str] = frozenset()
         self.counters = counters
-        self._model = model
-        self._settings = settings
         self._name = name
+        self._restart = restart
+        self._stable_s = stable_s
         self._is_closed = self._is_shut_down = False
         self._closing = asyncio.Lock()  # invariant: vLLM is shut down once
         self._revival: asyncio.Task[None] | None = None
@@ -63,10 +77,10 @@ class Core:
             EngineFailed: It did not start: no memory, a device that is not there, weights that do not fit.
         """
         counters = SchedulerCounters()
-        llm = await asyncio.to_thread(start_vllm, model, settings, name, counters)
-        core = cls(llm, model=model, settings=settings, name=name, counters=counters)
+        start = partial(start_vllm, model, settings, name, counters)
+        core = cls(await asyncio.to_thread(start), name=name, counters=counters, restart=start)
         try:
-            core.tasks = frozenset(await llm.get_supported_tasks())
+            core.tasks = frozenset(await core.llm.get_supported_tasks())
         except BaseException:
             await core.aclose()
             raise
@@ -92,9 +106,11 @@ class Core:
             raise failures.closed(self._name)
         if not self.llm.errored:
             return
-        if self._num_deaths >= _MOST_STARTS:
-            raise failures.died(self._name, is_for_good=True)
         if self._revival is None or self._revival.done():
+            if asyncio.get_running_loop().time() - self._started_at > self._stable_s:
+                self._num_deaths = 0
+            if self._num_deaths >= _MOST_STARTS:
+                raise failures.died(self._name, is_for_good=True)
             # Not in a task group: it serves whoever asks next, and ends with the engine (see `aclose`).
             self._revival = asyncio.create_task(self._revive(), name=f"start vllm {self._name}")
         patience_s = _PATIENCE_S if within_s is None else min(within_s, _PATIENCE_S)
@@ -102,18 +118,17 @@ class Core:
         self.require_running()
 
     async def _revive(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._num_deaths = 1 if now - self._started_at > _STABLE_S else self._num_deaths + 1
-        self._started_at = now
+        self._num_deaths += 1
         _LOG.warning("vLLM's core has died and is started again", extra={"model": self._name})
         try:
             await asyncio.to_thread(self.llm.shutdown)
-            llm = await asyncio.to_thread(start_vllm, self._model, self._settings, self._name, self.counters)
+            llm = await asyncio.to_thread(self._restart)
             await llm.get_supported_tasks()
         except TtcError as error:
             _LOG.error("vLLM could not be started again: %s", error, extra={"model": self._name})
             return
         self.llm = llm
+        self._started_at = asyncio.get_running_loop().time()
 
     @property
     def num_unfinished(self) -> int:
