@@ -35,16 +35,23 @@ class Nodes:
         port: Of its control store; any free one by default.
         namespace: Of the fleet that finds it as its local Ray, as long as the context lasts.
         variables: More of the environment that the nodes' processes inherit.
+        state: Folder where it is noted; one of its own by default.
 
     Attributes:
         address: ``HOST:PORT`` of its control store.
     """
 
     def __init__(
-        self, *cpus: int, port: int | None = None, namespace: str = "ttc", variables: dict[str, str] | None = None
+        self,
+        *cpus: int,
+        port: int | None = None,
+        namespace: str = "ttc",
+        variables: dict[str, str] | None = None,
+        state: Path | None = None,
     ) -> None:
         self._cpus = cpus
         self._port = port
+        self._state = state
         self._namespace = namespace
         self._variables = dict(variables or {})
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -59,7 +66,7 @@ class Nodes:
         token.chmod(0o600)
         self._variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         self._state_home = os.environ.get(_STATE_HOME)
-        os.environ[_STATE_HOME] = str(self._folder)
+        os.environ[_STATE_HOME] = str(self._state or self._folder)
         try:
             self._start("--head", f"--port={port}", "--include-dashboard=false", cpus=self._cpus[0])
             for cpus in self._cpus[1:]:

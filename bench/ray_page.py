@@ -72,9 +72,11 @@ def _loss(scaling: dict[str, Any]) -> list[str]:  # Any: JSON values
     told = ", ".join(f"{speedup:.2f} times as much with {name}" for name, speedup in speedups.items() if name != "1")
     alone = scaling["in this process"]["share_of_ideal"]["median"]
     return [
-        f"Against one replica: {told}. The engine in this process, without Ray, makes {alone:.1%} of what its",
-        "slots can make: the rest is lost to the timers of the script itself. What is lost beyond that, Ray and the",
-        "calling process take; all replicas, both nodes and the caller share the cores of this machine.",
+        f"Against one replica: {told}.",
+        f"The engine in this process, without Ray, makes {alone:.1%} of what its slots can make. One replica has twice as",
+        "many requests as slots at any time, so its slots never wait for a request; what it loses are steps that come",
+        "late in a process that also carries Serve, on cores that all processes share. With several replicas, requests go",
+        "to the less loaded of two, so one of them can have fewer requests than slots for a moment; that comes on top.",
     ]
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -64,8 +65,8 @@ async def tokens(engine: Any, request: GenerateRequest, begun: asyncio.Event | N
     return taken
 
 
-async def test_streams_fail_retryably_and_the_next_cluster_is_joined_by_itself() -> None:
-    with Nodes(2) as nodes:
+async def test_streams_fail_retryably_and_the_next_cluster_is_joined_by_itself(tmp_path: Path) -> None:
+    with Nodes(2, state=tmp_path) as nodes:
         port = int(nodes.address.rpartition(":")[2])
         await asyncio.to_thread(deploy, nodes)
         async with opened(nodes.address) as engine:
@@ -77,7 +78,7 @@ async def test_streams_fail_retryably_and_the_next_cluster_is_joined_by_itself()
             assert stream.result().is_retryable
             assert "Traceback" not in stream.result().message
             nodes.__exit__(None, None, None)
-            with Nodes(2, port=port) as again:
+            with Nodes(2, port=port, state=tmp_path) as again:
                 await asyncio.to_thread(deploy, again)
                 assert await served(engine, within_s=150) == 20
 
