@@ -37,7 +37,7 @@ roles = ["large"]
 cpus = 0.1
 
 [models.draft]
-model = "scripted:babble"
+model = "scripted:babble,token_s=0.01"
 roles = ["draft"]
 cpus = 0.1
 with = "large"
@@ -100,7 +100,7 @@ def test_a_second_up_changes_only_what_has_changed_and_replicas_that_stay_go_on(
     said = fleet.up()
     assert said["changes"]["same"] == ["small", "large"]
     before = {model["name"]: set(model["ids"]) for model in said["models"]}
-    fleet.write(FILE.replace("replicas = 2", "replicas = 3").replace("babble", "arithmetic"))
+    fleet.write(FILE.replace("replicas = 2", "replicas = 3").replace("babble,token_s=0.01", "babble"))
     said = fleet.up()
     assert (said["changes"]["scaled"], said["changes"]["changed"]) == (["small"], ["large"])
     after = {model["name"]: set(model["ids"]) for model in said["models"]}
@@ -183,11 +183,10 @@ async def queued(store: RedisStore, count: int) -> list[str]:
 
 
 async def test_a_fleet_goes_down_only_when_nothing_is_asked_of_it_or_somebody_insists(fleet: Fleet) -> None:
-    fleet.write(FILE.replace("token_s=0.01", "token_s=1.5"))
-    fleet.up()
-    solving = fleet.shell.start("solve", "3+4", "--fleet", str(fleet.file), "-n", "5", "--no-store", "--quiet")
+    endless = ("--model", "draft", "--policy", "single", "--max-sample-tokens", "100000", "--no-store", "--quiet")
+    solving = fleet.shell.start("solve", "3+4", "--fleet", str(fleet.file), *endless)
     try:
-        await eventually(lambda: fleet.model("small")["ongoing"] > 0, within_s=90)
+        await eventually(lambda: fleet.model("draft")["ongoing"] > 0, within_s=90)
         refused = fleet("down")
         assert refused.code == 4
         assert "requests are under way; add --yes" in refused.err
