@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import time
@@ -69,7 +70,7 @@ _SLOTS, _STEP_S, _PROMPT_TOKEN_S = 8, 0.05, 0.0001
 _LAB_SEQUENCES = 16
 _WIDTH, _LAB_WIDTH = 4, 8
 _SEEDS = 40
-_VIRTUAL_REPEATS, _VIRTUAL_JOBS = 5, 300
+_VIRTUAL_REPEATS, _VIRTUAL_JOBS = 4, 250
 _LARGE, _GPU, _GPUS = "llama-3.1-70b", "H100", 4
 """What the large fleets are made of."""
 _SCALE_WINDOW = Window(duration_s=45.0, warmup_s=20.0, drain_s=45.0)
@@ -189,7 +190,7 @@ class Real:
         seconds, cpu_s = now() - begun, 0.0 if self.is_virtual else time.thread_time() - cpu
         result.raise_for_error()
         calls = engine.calls.pop(record.id)
-        outputs = tuple(tokens for _, lengths in calls for tokens in lengths.values())
+        outputs = tuple(lengths[index] for _, lengths in calls for index in sorted(lengths))
         read = sum(prefilled.prompt_tokens - prefilled.cached_tokens for prefilled, _ in calls)
         prefix = max(prefilled.prompt_tokens for prefilled, _ in calls)
         return LoneJob(prompt_tokens=read, prefix_tokens=prefix, outputs=outputs, seconds=seconds, cpu_s=cpu_s)
@@ -586,6 +587,13 @@ def _scale_section(rows: Sequence[dict[str, Any]]) -> list[str]:
     return ["## Size", "", intro, "", *table(head, cells), ""]
 
 
+def _earlier(folder: Path) -> dict[str, Any]:  # Any: JSON values
+    """What is there of parts that are not run again."""
+    file = folder / "simulation.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -596,7 +604,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--lone", type=int, default=30, help="jobs that constants are fitted to")
     parser.add_argument("--gpus", default="10,100,1000,10000")
     given = parser.parse_args(arguments)
-    result: dict[str, Any] = {"machine": machine(), "jobs": given.jobs}
+    result = _earlier(given.out)
+    result["machine"] = machine()
     parts = given.parts.split(",")
     if "virtual" in parts:
         opened = partial(slotted, is_virtual=True)
@@ -609,7 +618,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             work = validate(system, repeats=given.repeats, num_lone=given.lone, num_jobs=given.jobs)
             result[name] = asyncio.run(work)
     if "live" in parts:
-        result["live"] = shapes_against_live(num_jobs=30)
+        result["live"] = shapes_against_live(num_jobs=20)
     if "scales" in parts:
         shapes = recorded("self_consistency", {"n": 8}, num_jobs=100)
         result["scales"] = scales([int(number) for number in given.gpus.split(",")], shapes)
