@@ -73,10 +73,11 @@ def _loss(scaling: dict[str, Any]) -> list[str]:  # Any: JSON values
     alone = scaling["in this process"]["share_of_ideal"]["median"]
     return [
         f"Against one replica: {told}.",
-        f"The engine in this process, without Ray, makes {alone:.1%} of what its slots can make. One replica has twice as",
-        "many requests as slots at any time, so its slots never wait for a request; what it loses are steps that come",
-        "late in a process that also carries Serve, on cores that all processes share. With several replicas, requests go",
-        "to the less loaded of two, so one of them can have fewer requests than slots for a moment; that comes on top.",
+        f"The engine in this process, without Ray, makes {alone:.1%} of what its slots can make. One replica has twice",
+        "as many requests as slots at any time, so its slots never wait for a request; what it loses are steps that",
+        "come late in a process that also carries Serve, on cores that all processes share. With several replicas,",
+        "requests go to the less loaded of two, so one of them can have fewer requests than slots for a moment; that",
+        "comes on top.",
     ]
 
 
