@@ -26,6 +26,7 @@ from orchestrator.bench.sets import open_set
 from orchestrator.bench.vllm_contract import versions
 from orchestrator.config import Settings, VllmSettings
 from orchestrator.engine import Delta, Engine, GenerateRequest, Message, Prompt, SampleSpec
+from orchestrator.errors import ContextOverflow
 from orchestrator.sampling import GREEDY, Sampling
 from orchestrator.testing.transcript import Transcript
 from orchestrator.workers.vllm import open_engine
@@ -40,7 +41,7 @@ SPECULATIONS: Mapping[str, Mapping[str, Any] | None] = {
     "draft model, 3 tokens": {"method": "draft_model", "model": str(WEIGHTS / "draft"), "num_tokens": 3},
     "n-gram, 3 tokens": {"method": "ngram", "num_tokens": 3, "options": {"prompt_lookup_max": 3}},
 }
-_SET = "expression@8"
+_SET = "expression@6"
 
 
 @asynccontextmanager
@@ -117,9 +118,12 @@ async def _is_solved(
     policy: str,
     params: Mapping[str, Any],  # Any: parameters of policies
 ) -> bool:
-    result = await ttc.solve(
-        problem.text, messages=problem.messages, policy=policy, params=params, answer=problems.answer_kind, seed=1
-    )
+    try:
+        result = await ttc.solve(
+            problem.text, messages=problem.messages, policy=policy, params=params, answer=problems.answer_kind, seed=1
+        )
+    except ContextOverflow:
+        return False  # a solution that is too long for the reward model
     return problems.is_correct(problem, result.text)
 
 
