@@ -70,6 +70,25 @@ MEMBERSHIP = Membership()
 """Of this process."""
 
 
+async def serve_identity() -> str:
+    """Names the Serve of the cluster; another one, or none, means that handles are good for nothing any more.
+
+    Raises:
+        Exception: What Ray raises when it cannot be asked.
+    """
+    return await asyncio.to_thread(_serve_identity)
+
+
+def _serve_identity() -> str:
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    try:
+        return str(ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)._actor_id.hex())
+    except ValueError:
+        return ""
+
+
 async def handle_of(name: str, settings: RaySettings) -> tuple[Any, str]:  # Any: Serve's DeploymentHandle
     """The handle for a model, or for the one it is placed with, and the application.
 

@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,15 +24,17 @@ from orchestrator.engine import (
     check_capabilities,
 )
 from orchestrator.errors import EngineFailed, InvalidRequest
-from orchestrator.workers.ray.cluster import MEMBERSHIP
-from orchestrator.workers.ray.failures import EXCEPTIONS, engine_failed, is_full
+from orchestrator.workers.ray.calls import backoff_s, called
+from orchestrator.workers.ray.cluster import MEMBERSHIP, serve_identity
+from orchestrator.workers.ray.failures import EXCEPTIONS, engine_failed
 from orchestrator.workers.ray.line import Line, Lines
 from orchestrator.workers.ray.outflow import Reading
 from orchestrator.workers.ray.routing import Routing
 from orchestrator.workers.ray.streams import Full, Interrupted, Live, Parcels
 from orchestrator.workers.ray.totals import Totals
 from orchestrator.workers.ray.trees import TreeLedger
-from orchestrator.workers.ray.values import Due, Introduction, Order, answer, packed
+from orchestrator.workers.ray.values import Due, Introduction, Order, packed
+from orchestrator.workers.ray.watching import Watch
 from orchestrator.workers.remote import RemoteEngine, unserved, with_abilities
 
 _LOG = logging.getLogger(__name__)
@@ -43,14 +44,14 @@ _PATIENCE_S = 30.0
 """A replica that does not answer for so long has its streams taken away."""
 _GRACE_S = 5.0
 """An engine ends a request at its deadline by itself; it is told to after so long."""
+_LOOK_S = 2.0
+_LOST = "the cluster is not the one that was joined; another one may be there now"
 _RELEASE_S = 0.8
 _INTERVAL_S = 0.02
 _CHUNKS_PER_S = 500
 """More than so many chunks a second leave a process little time for anything else, since each costs most of a
 millisecond (`docs/benchmarks/ray.md`); with more streams than that allows, each gets its chunks less often."""
 _LONGEST_INTERVAL_S = 0.5
-_FIRST_BACKOFF_S = 0.05
-_LONGEST_BACKOFF_S = 2.0
 
 
 class RayEngine(RemoteEngine):
@@ -62,11 +63,21 @@ class RayEngine(RemoteEngine):
         introduction: What a replica says of its engine.
         lines: To its replicas.
         settings: How long to wait.
+        watch: Of the cluster.
+        on_lost: Called when the cluster is another one, and the engine is of no more use.
     """
 
     def __init__(
-        self, model: str, handle: Any, introduction: Introduction, lines: Lines, *, settings: RaySettings
-    ) -> None:  # Any: Serve's DeploymentHandle
+        self,
+        model: str,
+        handle: Any,  # Any: Serve's DeploymentHandle
+        introduction: Introduction,
+        lines: Lines,
+        *,
+        settings: RaySettings,
+        watch: Watch,
+        on_lost: Callable[[], None],
+    ) -> None:
         description = replace(introduction.description, name=model)
         super().__init__(description, empty_prompt_tokens=introduction.empty_prompt_tokens)
         self._model = model
@@ -74,6 +85,9 @@ class RayEngine(RemoteEngine):
         self._call = handle.options(method_name="call")
         self._lines = lines
         self._settings = settings
+        self._watch = watch
+        self._on_lost = on_lost
+        self._is_lost = False
         self._caller = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._live: dict[str, Live] = {}
@@ -156,7 +170,7 @@ class RayEngine(RemoteEngine):
                 is_kept = chunk is not None
                 return (parcels, chunk) if is_kept else (None, None)
             except Full as error:
-                pause_s = _backoff_s(attempt)
+                pause_s = backoff_s(attempt)
                 if loop.time() + pause_s > patience_until:
                     raise engine_failed(error.__cause__ or error, model=self._model) from error
             finally:
@@ -261,6 +275,7 @@ class RayEngine(RemoteEngine):
         self._tending.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._tending
+        self._watch.close()
         for parcels in [live.parcels for live in self._live.values() if live.parcels is not None]:
             await parcels.aclose()  # before the cluster is left: Ray would join one again to take calls back
         await MEMBERSHIP.leave()
@@ -299,6 +314,8 @@ class RayEngine(RemoteEngine):
     def _check_open(self) -> None:
         if self._is_closed:
             raise self._failed("the engine is closed", is_retryable=False)
+        if self._is_lost:
+            raise self._failed(_LOST)
 
     def _failed(self, reason: str, *, is_retryable: bool = True) -> EngineFailed:
         reason = f"model {self._model!r} on the cluster: {reason}"
@@ -318,8 +335,17 @@ class RayEngine(RemoteEngine):
                 async with asyncio.TaskGroup() as tasks:
                     for replica, lives in by_replica.items():
                         tasks.create_task(self._ping(replica, lives))
+                if await self._watch.is_gone(within_s=_LOOK_S):
+                    self._lose()
             except* Exception as errors:  # noqa: BLE001  # replicas end streams that they do not hear of, so this must go on
                 _LOG.exception("replicas could not be told", exc_info=errors, extra={"model": self._model})
+
+    def _lose(self) -> None:
+        self._is_lost = True
+        _LOG.error("the cluster is not the one that was joined", extra={"model": self._model})
+        for live in self._live.values():
+            live.fail(self._failed(_LOST))
+        self._on_lost()
 
     async def _ping(self, replica: str, lives: list[Live]) -> None:
         try:
@@ -333,51 +359,14 @@ class RayEngine(RemoteEngine):
                 live.fail(self._failed("a replica does not answer any more"))
 
 
-async def called(call: Callable[[], Any], *, model: str, within_s: float) -> Any:  # Any: Serve's, and its result
-    """Makes a call of a replica; again while too many wait for their turn, since nothing is sent then.
-
-    Raises:
-        TtcError: What the method raised.
-        EngineFailed: No replica answered.
-    """
-    try:
-        async with asyncio.timeout(within_s):
-            for attempt in itertools.count():
-                try:
-                    return answer(await _response(call()))
-                except EXCEPTIONS as error:
-                    if not is_full(error):
-                        raise engine_failed(error, model=model) from error
-                await asyncio.sleep(_backoff_s(attempt))
-    except TimeoutError:
-        raise engine_failed(TimeoutError(), model=model) from None
-
-
-async def _response(response: Any) -> bytes:  # Any: Serve's DeploymentResponse
-    """What comes back; a call that is not awaited any more is taken back."""
-    coming: asyncio.Future[bytes] = asyncio.ensure_future(_awaited(response))
-    try:
-        await asyncio.wait({coming})
-    except asyncio.CancelledError:
-        with contextlib.suppress(*EXCEPTIONS, asyncio.CancelledError):
-            response.cancel()
-        coming.cancel()
-        raise
-    if coming.cancelled():  # a call that is ended elsewhere looks like this
-        raise RuntimeError("the call was ended")
-    return coming.result()
-
-
-async def _awaited(response: Awaitable[bytes]) -> bytes:
-    return await response
-
-
-def _backoff_s(attempt: int) -> float:
-    longest_s = min(_FIRST_BACKOFF_S * 2.0 ** min(attempt, 20), _LONGEST_BACKOFF_S)
-    return random.uniform(0.5, 1.0) * longest_s  # noqa: S311  # spreads callers
-
-
-async def open_engine(model: str, handle: Any, *, application: str, settings: RaySettings) -> RayEngine:
+async def open_engine(
+    model: str,
+    handle: Any,  # Any: Serve's DeploymentHandle
+    *,
+    application: str,
+    settings: RaySettings,
+    on_lost: Callable[[], None] = lambda: None,
+) -> RayEngine:
     """An engine for a model, whose process is in the cluster already; it leaves the cluster when it is closed.
 
     Args:
@@ -385,6 +374,7 @@ async def open_engine(model: str, handle: Any, *, application: str, settings: Ra
         handle: Serve's handle of the deployment that runs it.
         application: The Serve application.
         settings: How long to wait.
+        on_lost: See `RayEngine`.
 
     Raises:
         EngineFailed: No replica is ready in time.
@@ -399,4 +389,5 @@ async def open_engine(model: str, handle: Any, *, application: str, settings: Ra
     lines = Lines(application, model=model)
     await lines.to(routing.replica)
     kind: type[RayEngine] = with_abilities(RayEngine, frozenset(introduction.abilities))
-    return kind(model, handle, introduction, lines, settings=settings)
+    watch = Watch(await serve_identity())
+    return kind(model, handle, introduction, lines, settings=settings, watch=watch, on_lost=on_lost)

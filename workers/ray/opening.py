@@ -18,6 +18,8 @@ from orchestrator.workers.hosted.pacing import Pacing
 
 _HERE = f"{__name__}:open_here"
 _BEGINNING_S = 60.0
+_LOST = 70
+"""Exit code of a process that has lost its cluster."""
 _NEEDED = ("XDG_STATE_HOME",)
 """Where the Ray of this machine is noted."""
 
@@ -66,10 +68,20 @@ async def open_here(target: str, settings: Settings) -> Engine:
         from orchestrator.workers.ray.engine import open_engine
 
         handle, application = await handle_of(target, settings.ray)
-        return await open_engine(target, handle, application=application, settings=settings.ray)
+        on_lost = _end_process if settings.ray.isolated else _stay
+        return await open_engine(target, handle, application=application, settings=settings.ray, on_lost=on_lost)
     except BaseException:
         await MEMBERSHIP.leave()
         raise
+
+
+def _end_process() -> None:
+    """As Ray does where the cluster is gone; the engine's host is started again, and joins the next one."""
+    os._exit(_LOST)
+
+
+def _stay() -> None:
+    """Requests fail retryably from now on."""
 
 
 def _checked(target: str) -> None:
