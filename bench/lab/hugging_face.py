@@ -123,10 +123,14 @@ def read_safetensors(folder: Path) -> tuple[Llama, dict[str, Any]]:  # Any: JSON
 
 
 def hf_tokenizer() -> dict[str, Any]:  # Any: JSON values
-    """The vocabulary as a tokenizer.json: byte-pair merges that build each longer piece from its beginnings."""
+    """The vocabulary as a tokenizer.json: byte-pair merges, which join neighbours as SentencePiece does.
+
+    That is by the text they make, whatever two tokens it is made of; the text that comes first in the vocabulary first.
+    """
     ids = {token.text: index for index, token in enumerate(VOCABULARY)}
     longer = [token.text for token in VOCABULARY if token.kind == 1 and len(token.text) > 1]
-    merges = [[text[:-1], text[-1]] for text in longer if text[:-1] in ids and text[-1] in ids]
+    splits = [(text[:place], text[place:]) for text in longer for place in range(1, len(text))]
+    merges = [[left, right] for left, right in splits if left in ids and right in ids]
     special = [index for index, token in enumerate(VOCABULARY) if token.kind in {2, 3}]
     return {
         "version": "1.0",

@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from orchestrator import Orchestrator
 from orchestrator.bench.lab.model_names import WEIGHTS
+from orchestrator.bench.lab.tokenizer import encode, prompt_ids
 from orchestrator.bench.sets import open_set
 from orchestrator.engine import Delta, Finished, FinishReason, Message, Prompt
 from orchestrator.errors import EngineFailed, InvalidRequest
@@ -37,6 +38,14 @@ NUM_SEQUENCES, MOST_QUEUED = 4, 64
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def large(open_one: OpenEngine) -> VllmEngine:
     return await open_one(WEIGHTS / "large", max_num_seqs=NUM_SEQUENCES, max_num_queued_reqs=MOST_QUEUED)
+
+
+async def test_prompts_of_the_lab_are_read_as_in_training(large: VllmEngine) -> None:
+    for spec in ("expression@6", "countdown@4", "sudoku6@7"):
+        for problem in open_set(spec, count=20, seed=3).problems:
+            assert large.tokenize(problem.text) == tuple(encode(problem.text))
+            expected = len(prompt_ids(problem.text))
+            assert large.count_prompt_tokens(Prompt((Message("user", problem.text),))) == expected
 
 
 async def test_samples_of_a_prompt_share_its_full_blocks(large: VllmEngine) -> None:
@@ -75,6 +84,10 @@ async def test_a_tree_search_reads_its_prefixes_from_the_cache(large: VllmEngine
     finally:
         await prm.aclose()
     assert all(result.state is JobState.SUCCEEDED for result in results)
+    solved = [
+        problems.is_correct(problem, result.text) for problem, result in zip(problems.problems, results, strict=True)
+    ]
+    assert any(solved), "the model solves such problems mostly"
     counters = large.core.counters
     hits = counters.prefix_hits - before.prefix_hits
     share = hits / (counters.prefix_queries - before.prefix_queries)
