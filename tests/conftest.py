@@ -14,5 +14,5 @@ settings.load_profile("ttc")
 
 @pytest.fixture(autouse=True)
 def repeatable_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chat that names no seed draws one: the same ones in each run, so that a test does not fail once in a hundred."""
+    """A chat that names no seed draws one: the same ones in each run, so that no test fails once in a hundred."""
     monkeypatch.setattr("secrets.randbelow", random.Random(0).randrange)
