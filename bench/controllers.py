@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import tempfile
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ _POLICY, _PARAMS = "self_consistency", {"n": 4}
 _CUT = 0.2
 """Of the jobs in the order of their ends, the first and the last of this share are left out: then some of the processes
 had no work yet, or no more."""
+_CALM_CORES = 0.5
+"""If others keep more cores busy, the page says so."""
 _MAX_S = 300.0
 _LOOK_S = 0.25
 
@@ -67,6 +70,7 @@ class Measured:
         controller_cpu_s: CPU time of all controllers, while the jobs ran.
         redis_cpu_s: CPU time of redis-server meanwhile.
         busy_cores: CPU time of all of them per second.
+        other_cores: CPU time per second of whatever else ran on the machine, this benchmark included.
         num_jobs: How many ended.
     """
 
@@ -75,6 +79,7 @@ class Measured:
     controller_cpu_s: float
     redis_cpu_s: float
     busy_cores: float
+    other_cores: float
     num_jobs: int
 
 
@@ -93,22 +98,22 @@ async def measure_once(load: Load, num_controllers: int, folder: Path) -> Measur
         try:
             wanted = await _records(load.num_jobs * num_controllers)
             before = [cpu_s(program.pid) for program in (redis, *controllers)]
-            start = time.perf_counter()
+            start, machine_before = time.perf_counter(), machine_cpu_s()
             async with asyncio.TaskGroup() as tasks:
                 for record in wanted:
                     tasks.create_task(store.create(record))
             ended = await _all_ended(store, [record.id for record in wanted])
-            seconds = time.perf_counter() - start
+            seconds, machine_spent = time.perf_counter() - start, machine_cpu_s() - machine_before
             spent = [cpu_s(program.pid) - was for program, was in zip((redis, *controllers), before, strict=True)]
             for record in ended:
                 rows = await store.read(record.id)
                 assert [row.kind for row in rows].count("final") == 1, f"job {record.id} has not ended once"
         finally:
             await store.aclose()
-    return _measured(ended, spent, seconds=seconds)
+    return _measured(ended, spent, seconds=seconds, machine_spent=machine_spent)
 
 
-def _measured(ended: Sequence[JobRecord], spent: Sequence[float], *, seconds: float) -> Measured:
+def _measured(ended: Sequence[JobRecord], spent: Sequence[float], *, seconds: float, machine_spent: float) -> Measured:
     times = sorted(record.updated_at for record in ended)
     first, last = int(_CUT * len(times)), int((1 - _CUT) * len(times)) - 1
     owners = Counter(record.owner for record in ended)
@@ -118,6 +123,7 @@ def _measured(ended: Sequence[JobRecord], spent: Sequence[float], *, seconds: fl
         controller_cpu_s=sum(spent[1:]),
         redis_cpu_s=spent[0],
         busy_cores=sum(spent) / seconds,
+        other_cores=max(machine_spent - sum(spent), 0.0) / seconds,
         num_jobs=len(ended),
     )
 
@@ -155,6 +161,12 @@ def cpu_s(pid: int) -> float:
     return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
 
+def machine_cpu_s() -> float:
+    """CPU time that all processes of the machine have had (Linux; proc(5), stat: all but idle and iowait)."""
+    fields = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]]
+    return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+
 async def measure(*, rounds: int, most: int, scale: float) -> dict[str, Any]:  # Any: JSON values
     """All loads with each number of controllers, in turns."""
     facts = machine()
@@ -187,6 +199,7 @@ def _summary(found: Sequence[Measured], alone: Sequence[Measured]) -> dict[str, 
         "controller_ms_per_job": spread([1e3 * one.controller_cpu_s / one.num_jobs for one in found]),
         "redis_ms_per_job": spread([1e3 * one.redis_cpu_s / one.num_jobs for one in found]),
         "busy_cores": spread([one.busy_cores for one in found]),
+        "other_cores": spread([one.other_cores for one in found]),
         "rounds": [asdict(one) for one in found],
     }
 
@@ -195,7 +208,16 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
     """The figures as Markdown."""
     loads, runs = result["loads"], result["runs"]
     cores = int(result["machine"]["cores"])
-    head = ("controllers", "jobs/s", "times one", "smallest share", "CPU ms per job", "of redis-server", "busy cores")
+    head = (
+        "controllers",
+        "jobs/s",
+        "times one",
+        "smallest share",
+        "CPU ms per job",
+        "of redis-server",
+        "busy cores",
+        "of others",
+    )
     lines = [
         "# More controllers",
         "",
@@ -223,6 +245,7 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
                         cell(found["controller_ms_per_job"], 1),
                         cell(found["redis_ms_per_job"], 1),
                         cell(found["busy_cores"]),
+                        cell(found["other_cores"]),
                     )
                     for count, found in by_count.items()
                 ],
@@ -242,18 +265,29 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
 def _meaning(runs: dict[str, Any], *, cores: int) -> list[str]:  # Any: JSON values
     waiting, computing = runs["waiting"], runs["computing"]
     most = max(waiting, key=int)
-    last = waiting[most]
-    return [
-        f"- Where jobs wait for a model, a controller is limited by how many jobs it may have under way, and {most} "
-        f"end {last['gain']['median']:.2f} times as many as one: they share nothing but the store.",
-        f"- Where jobs compute, cores are the limit. This machine has {cores}, and redis-server, this benchmark and "
-        f"what else runs here need their part: two controllers end {computing['2']['gain']['median']:.2f} times as "
-        f"many jobs as one, {most} end {computing[most]['gain']['median']:.2f} times as many, while one alone keeps "
-        f"{computing['1']['busy_cores']['median']:.2f} cores busy. More could only be had on more cores.",
-        f"- A job of {_PARAMS['n']} samples costs {cell(computing['1']['controller_ms_per_job'], 1)} ms of a core in "
-        f"the controller and {cell(computing['1']['redis_ms_per_job'], 1)} ms in redis-server, so that one "
-        "redis-server has room for many controllers before it is the limit.",
+    others = max(found["other_cores"]["median"] for by_count in runs.values() for found in by_count.values())
+    gains = [f"{by[count]['gain']['median']:.2f}" for by in (waiting, computing) for count in ("2", most)]
+    each = computing["1"]
+    per_core = 1e3 / (each["controller_ms_per_job"]["median"] + each["redis_ms_per_job"]["median"])
+    controller_ms, redis_ms = cell(each["controller_ms_per_job"], 1), cell(each["redis_ms_per_job"], 1)
+    lines = [
+        f"- Where jobs wait for a model, two controllers end {gains[0]} times as many jobs as one, {most} end "
+        f"{gains[1]} times as many. One is limited by how many jobs it may have under way; they share nothing but the "
+        "store.",
+        f"- Where jobs compute, it is {gains[2]} and {gains[3]} times: cores are the limit, and this machine has "
+        f"{cores}, for the controllers, redis-server and this benchmark together.",
+        f"- A job of {_PARAMS['n']} samples costs {controller_ms} ms of a core in the controller and {redis_ms} ms in "
+        f"redis-server: at most {per_core:.0f} such jobs per second and core, and one redis-server has room for some "
+        "controllers that keep a core busy each before it is the limit.",
     ]
+    if others > _CALM_CORES:
+        lines.append(
+            f"- The machine was not this benchmark's: other processes kept up to {others:.1f} of its {cores} cores "
+            "busy. Where cores are short, a further process gains a further share of them from the others, and jobs "
+            "that would wait for their model wait for a core. The CPU time of a job is not affected by that; the jobs "
+            "per second, and what a controller adds to them, are."
+        )
+    return lines
 
 
 def main() -> None:
