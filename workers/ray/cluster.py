@@ -70,23 +70,21 @@ MEMBERSHIP = Membership()
 """Of this process."""
 
 
-async def serve_identity() -> str:
-    """Names the Serve of the cluster; another one, or none, means that handles are good for nothing any more.
+async def cluster_identity() -> str:
+    """Names the cluster, as its control store says at this moment: another one, or the same started anew, has another.
 
     Raises:
         Exception: What Ray raises when it cannot be asked.
     """
-    return await asyncio.to_thread(_serve_identity)
+    return await asyncio.to_thread(_cluster_identity)
 
 
-def _serve_identity() -> str:
-    import ray
-    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+def _cluster_identity() -> str:
+    from ray._private.ray_constants import KV_NAMESPACE_SESSION
+    from ray.experimental.internal_kv import _internal_kv_get
 
-    try:
-        return str(ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)._actor_id.hex())
-    except ValueError:
-        return ""
+    name: bytes | None = _internal_kv_get(b"session_name", namespace=KV_NAMESPACE_SESSION)  # actors would be remembered
+    return (name or b"").decode()
 
 
 async def handle_of(name: str, settings: RaySettings) -> tuple[Any, str]:  # Any: Serve's DeploymentHandle

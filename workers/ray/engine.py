@@ -25,7 +25,7 @@ from orchestrator.engine import (
 )
 from orchestrator.errors import EngineFailed, InvalidRequest
 from orchestrator.workers.ray.calls import backoff_s, called
-from orchestrator.workers.ray.cluster import MEMBERSHIP, serve_identity
+from orchestrator.workers.ray.cluster import MEMBERSHIP, cluster_identity
 from orchestrator.workers.ray.failures import EXCEPTIONS, engine_failed
 from orchestrator.workers.ray.line import Line, Lines
 from orchestrator.workers.ray.outflow import Reading
@@ -389,5 +389,5 @@ async def open_engine(
     lines = Lines(application, model=model)
     await lines.to(routing.replica)
     kind: type[RayEngine] = with_abilities(RayEngine, frozenset(introduction.abilities))
-    watch = Watch(await serve_identity())
+    watch = Watch(await cluster_identity())
     return kind(model, handle, introduction, lines, settings=settings, watch=watch, on_lost=on_lost)

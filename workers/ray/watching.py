@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from orchestrator.workers.ray.cluster import serve_identity
+from orchestrator.workers.ray.cluster import cluster_identity
 
 _LOG = logging.getLogger(__name__)
 
@@ -17,10 +17,10 @@ _SILENT_S = 60.0
 
 
 class Watch:
-    """Looks for the Serve that was there at the start.
+    """Looks for the cluster that was there at the start.
 
     Args:
-        identity: Of that one; see `serve_identity`.
+        identity: Of that one; see `cluster_identity`.
     """
 
     def __init__(self, identity: str) -> None:
@@ -30,12 +30,12 @@ class Watch:
         self._num_failures = 0
 
     async def is_gone(self, *, within_s: float) -> bool:
-        """Whether another Serve is there, or none, or nobody has answered for a minute."""
+        """Whether another cluster answers, or none has answered for a minute."""
         now = asyncio.get_running_loop().time()
         if self._asking is None:
             self._asked_at = now
             # It may outlive this call: a question to a control store that is away keeps its thread, so there is one.
-            self._asking = asyncio.create_task(serve_identity())
+            self._asking = asyncio.create_task(cluster_identity())
         await asyncio.wait({self._asking}, timeout=within_s)
         if not self._asking.done():
             return now - self._asked_at > _SILENT_S

@@ -25,11 +25,11 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str | Exception | None]:
             raise answer
         return str(answer)
 
-    monkeypatch.setattr(watching, "serve_identity", identity)
+    monkeypatch.setattr(watching, "cluster_identity", identity)
     return answers
 
 
-async def test_the_same_serve_is_there_and_another_or_none_is_not(told):
+async def test_the_same_cluster_is_there_and_another_is_not(told):
     told.extend(["one", "one", "two"])
     watch = Watch("one")
     assert [await watch.is_gone(within_s=5) for _ in range(3)] == [False, False, True]
