@@ -517,7 +517,8 @@ def _validation(title: str, found: dict[str, Any]) -> list[str]:
     lines += [
         f"Constants of each repeat, fitted to jobs that had the system to themselves: {constants}.",
         "",
-        f"Predictions within {WANTED:.0%} of what was measured: {'; '.join(within)}.{_busyness(found) if has_drift else ''}",
+        f"Predictions within {WANTED:.0%} of what was measured: {'; '.join(within)}."
+        + (_busyness(found) if has_drift else ""),
         "",
         *table(head, rows),
         "",
@@ -529,8 +530,8 @@ def _busyness(found: dict[str, Any]) -> str:
     """How much else the machine had to do."""
     loads = [run["loads"][load]["load_average"] for run in found["repeats"] for load in LOADS]
     return (
-        f" The machine's load average was {min(loads):.0f} to {max(loads):.0f} meanwhile; the last two columns tell what "
-        "that did to steps, and what is left of the error."
+        f" The machine's load average was {min(loads):.0f} to {max(loads):.0f} meanwhile; the last two columns tell "
+        "what that did to steps, and what is left of the error."
     )
 
 

@@ -198,6 +198,8 @@ class _Job:
 
     def _take_in(self, sequence: Sequence) -> None:
         call = sequence.call
+        if not call.num_live:
+            call.sequences.clear()  # they point to it: nothing is left for the collector of cycles to find
         self._num_ended += 1
         self._ended.add(call.number + sequence.index)
         if call.is_refused:
