@@ -65,6 +65,7 @@ async def tokens(engine: Any, request: GenerateRequest, begun: asyncio.Event | N
     return taken
 
 
+@pytest.mark.soak  # two clusters, and the time that it takes to be sure that one is gone
 async def test_streams_fail_retryably_and_the_next_cluster_is_joined_by_itself(tmp_path: Path) -> None:
     with Nodes(2, state=tmp_path) as nodes:
         port = int(nodes.address.rpartition(":")[2])
