@@ -73,6 +73,13 @@ def since(engine: VllmEngine, before: SchedulerCounters) -> dict[str, float]:
     }
 
 
+def long_prompts(problems: ProblemSet) -> list[Prompt]:
+    """Prompts of several blocks: three problems each."""
+    texts = [problem.text for problem in problems.problems]
+    threes = [" ".join(texts[place : place + 3]) for place in range(0, len(texts) - 2, 3)]
+    return [Prompt((Message("user", text),)) for text in threes]
+
+
 async def samples(engine: VllmEngine, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:  # Any: JSON values
     """Several samples of each prompt, which nobody has asked before."""
     found = []
@@ -163,7 +170,7 @@ async def measure(count: int) -> dict[str, Any]:  # Any: JSON values
     for name, wanted in SPECULATIONS.items():
         async with opened(speculation=wanted) as engine:
             if wanted is None:
-                result["samples"] = await samples(engine, prompts[:8])
+                result["samples"] = await samples(engine, long_prompts(problems))
                 result["cuts"] = await cuts(engine, prompts[:8])
                 result["searches"] = await searches(engine, problems)
             before = replace(engine.core.counters)
@@ -197,8 +204,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
         "",
         f"## Prefixes (`{result['set']}`, blocks of {result['block_tokens']} tokens)",
         "",
-        "Samples of one prompt are requests of their own to vLLM. Only full blocks are shared, and the last token is",
-        "always computed.",
+        "Samples of one prompt are requests of their own to vLLM; each prompt here is three problems. Only full blocks are",
+        "shared, and the last token is always computed.",
         "",
         *table(
             ["samples of a prompt", "prompts", "prompt tokens asked for", "from the cache", "share"],
@@ -208,7 +215,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
             ),
         ),
         "",
-        "Searches, with the lab's reward model in the embedded engine as the verifier:",
+        "Searches, with the lab's reward model in the embedded engine as the verifier. A problem alone is shorter than a",
+        "block, so samples of it share nothing; a search shares the steps that it continues:",
         "",
         *table(
             ["policy", "problems", "solved", "tokens written", "prompt tokens asked for", "from the cache", "share"],
@@ -263,7 +271,7 @@ def _share(row: Mapping[str, Any]) -> str:  # Any: JSON values
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--problems", type=int, default=20)
+    parser.add_argument("--problems", type=int, default=12)
     parser.add_argument("--out", type=Path, default=PUBLISHED)
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
