@@ -15,8 +15,9 @@ from orchestrator.planning.catalogue import Catalogue
 from orchestrator.planning.shapes import open_shape
 from orchestrator.planning.simulation.arrivals import Mix, Poisson, Traced
 from orchestrator.planning.simulation.controllers import ControllerSpec
-from orchestrator.planning.simulation.experiment import Estimate, Window, lone_time
+from orchestrator.planning.simulation.experiment import Window, lone_time
 from orchestrator.planning.simulation.live import Task, record_shapes
+from orchestrator.planning.simulation.outcome import Estimate
 from orchestrator.planning.simulation.paper import Paper, open_shapes
 from orchestrator.planning.simulation.pool import PoolSpec
 from orchestrator.planning.simulation.script import Solutions

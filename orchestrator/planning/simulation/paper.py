@@ -15,7 +15,7 @@ from orchestrator.planning.catalogue import Catalogue, GpuType
 from orchestrator.planning.shapes import ModelShape, open_shape, presets
 from orchestrator.planning.simulation.controllers import ControllerSpec
 from orchestrator.planning.simulation.pool import PoolSpec
-from orchestrator.planning.simulation.replica import ReplicaSpec
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.step_time import Plane, StepTime
 from orchestrator.planning.simulation.system import SystemSpec
 from orchestrator.planning.throughput import Assumptions, Deployment, StepTimes

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from orchestrator.planning.simulation.replica import Replica, ReplicaSpec
+from orchestrator.planning.simulation.replica import Replica
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.routing import Routing, RoutingName, routing
 from orchestrator.planning.simulation.timeline import Timeline
 from orchestrator.planning.simulation.work import Call, Sequence

@@ -9,74 +9,14 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from orchestrator.planning.simulation.kv_cache import KvCache
-from orchestrator.planning.simulation.step_time import StepTime
+from orchestrator.planning.simulation.replica_parts import Reading, ReplicaCounts, ReplicaSpec, Run
 from orchestrator.planning.simulation.timeline import Timeline
 from orchestrator.planning.simulation.work import Call, Sequence
 
 _WATERMARK = 0.01
 """Share of the KV memory that admission leaves free while others run, so that they can grow (vLLM's default)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaSpec:
-    """What a replica is made of.
-
-    Attributes:
-        step: How long its steps take.
-        max_sequences: Most in a batch; more wait.
-        max_step_tokens: Most tokens in a step, one for each sequence that writes and the rest for prompts.
-        kv_tokens: Tokens of KV that fit.
-        shares_reads: Whether the KV of a call's prefix is read once for all of its sequences (Kinetics' assumption, and
-            what cascade attention does) or once for each.
-    """
-
-    step: StepTime
-    max_sequences: int = 256
-    max_step_tokens: int = 2048
-    kv_tokens: int = 1_000_000
-    shares_reads: bool = False
-
-
-@dataclass(slots=True)
-class ReplicaCounts:
-    """What a replica has done so far."""
-
-    busy_s: float = 0.0
-    steps: int = 0
-    written_tokens: int = 0
-    read_tokens: int = 0
-    cached_tokens: int = 0
-    recomputed_tokens: int = 0
-    preemptions: int = 0
-    sequence_s: float = 0.0  # integral of the batch size
-    kv_token_s: float = 0.0  # integral of the KV tokens held, while busy
-
-
-@dataclass(slots=True, eq=False)
-class _Reading:
-    """A prompt that is being read, for sequences that join the batch then."""
-
-    call: Call
-    left: int
-    position: int
-    joining: list[Sequence]
-
-
-@dataclass(slots=True)
-class _Run:
-    """Steps under way: the same batch ``steps`` times from ``start_s``."""
-
-    start_s: float
-    steps: int
-    num_sequences: int
-    context: float
-    chunk: int
-    pairs: float
-    parts: list[tuple[_Reading, int]]
-    is_cut: bool = False
 
 
 class Replica:
@@ -103,8 +43,8 @@ class Replica:
         self.cache = KvCache(spec.kv_tokens)
         self._timeline = timeline
         self._waiting: deque[Sequence] = deque()
-        self._reading: deque[_Reading] = deque()
-        self._readings: dict[Call, _Reading] = {}
+        self._reading: deque[Reading] = deque()
+        self._readings: dict[Call, Reading] = {}
         self._writing: dict[Sequence, None] = {}  # in order of admission
         self._ends: list[tuple[int, int, Sequence]] = []
         self._num_admitted = 0
@@ -113,7 +53,7 @@ class Replica:
         self._context = 0  # tokens that the next step reads
         self._cancelled: list[Sequence] = []
         self._fresh: list[Sequence] = []
-        self._run: _Run | None = None
+        self._run: Run | None = None
         self._version = 0
         self._is_turning = False
 
@@ -202,7 +142,7 @@ class Replica:
             self._end(sequence, now)
         return ended
 
-    def _count(self, run: _Run, now: float) -> None:
+    def _count(self, run: Run, now: float) -> None:
         counts, seconds = self.counts, now - run.start_s
         counts.busy_s += seconds
         counts.steps += run.steps
@@ -242,7 +182,7 @@ class Replica:
         elif not num_sequences:
             return
         start = self._timeline.now()
-        self._run = _Run(start, steps, num_sequences, self._context, chunk, pairs, parts)
+        self._run = Run(start, steps, num_sequences, self._context, chunk, pairs, parts)
         self._note_first_tokens(start + self._seconds(self._run, 1))
         self._schedule(start + self._seconds(self._run, steps))
 
@@ -282,7 +222,7 @@ class Replica:
             run.steps = least
             self._schedule(max(run.start_s + self._seconds(run, least), self._timeline.now()))
 
-    def _seconds(self, run: _Run, steps: int) -> float:
+    def _seconds(self, run: Run, steps: int) -> float:
         return self.spec.step.run(steps, run.num_sequences, run.context, run.chunk, run.pairs)
 
     def _ends_in(self) -> int:
@@ -349,12 +289,12 @@ class Replica:
 
     def _queue_reading(self, call: Call, tokens: int, sequence: Sequence, *, shared: bool) -> None:
         position = max(call.num_prefix_tokens + sequence.num_written - tokens, 0)
-        reading = _Reading(call, tokens, position, [sequence])
+        reading = Reading(call, tokens, position, [sequence])
         self._reading.append(reading)
         if shared:
             self._readings[call] = reading
 
-    def _read(self, reading: _Reading, tokens: int, ended: list[Sequence]) -> None:
+    def _read(self, reading: Reading, tokens: int, ended: list[Sequence]) -> None:
         reading.left -= tokens
         reading.position += tokens
         if reading.left > 0 or not reading.joining:
@@ -378,7 +318,7 @@ class Replica:
             else:
                 self._start_writing(sequence)
 
-    def _drop_reading(self, reading: _Reading) -> None:
+    def _drop_reading(self, reading: Reading) -> None:
         self._reading.remove(reading)
         if self._readings.get(reading.call) is reading:
             del self._readings[reading.call]

@@ -9,15 +9,8 @@ from typing import Any
 
 from orchestrator.errors import InvalidRequest
 from orchestrator.planning.simulation.arrivals import Arrivals, Mix, Poisson
-from orchestrator.planning.simulation.experiment import (
-    Estimate,
-    Outcome,
-    PoolOutcome,
-    Window,
-    estimate,
-    saturation_rate,
-    simulate,
-)
+from orchestrator.planning.simulation.experiment import Window, saturation_rate, simulate
+from orchestrator.planning.simulation.outcome import Estimate, Outcome, PoolOutcome, estimate
 from orchestrator.planning.simulation.system import SystemSpec
 
 MAX_REPLICAS = 100_000

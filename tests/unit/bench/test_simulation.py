@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from orchestrator.bench import simulation as bench
+from orchestrator.bench.loaded_systems import slotted
 from orchestrator.planning.simulation.calibration import LoneJob, calibrated
 from orchestrator.planning.simulation.pool import PoolSpec
-from orchestrator.planning.simulation.replica import ReplicaSpec
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.shapes import one_call
 from orchestrator.planning.simulation.step_time import Plane, StepTime
 from orchestrator.planning.simulation.system import System, SystemSpec
@@ -20,7 +20,7 @@ from orchestrator.testing.virtual_time import run_virtual
 async def real_jobs(times_s: list[float]) -> list[tuple[float, LoneJob]]:
     """How long each job took, and what it was."""
     found: dict[int, tuple[float, LoneJob]] = {}
-    async with bench.slotted(is_virtual=True) as real:
+    async with slotted(is_virtual=True) as real:
         now = asyncio.get_running_loop().time
         start = now()
 
@@ -58,7 +58,7 @@ def test_each_job_takes_as_long_as_it_does_on_an_engine_that_runs_its_steps_one_
 
 def test_constants_of_the_slotted_engine_are_found_from_lone_jobs():
     async def jobs() -> list[LoneJob]:
-        async with bench.slotted(is_virtual=True) as real:
+        async with slotted(is_virtual=True) as real:
             return await real.calibrate(16)
 
     found = calibrated(run_virtual(jobs()), num_slots=8)

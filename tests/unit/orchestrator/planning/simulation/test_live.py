@@ -7,7 +7,7 @@ from orchestrator.errors import InvalidRequest
 from orchestrator.planning.simulation.controllers import ControllerSpec
 from orchestrator.planning.simulation.live import LiveRun, Task, record_shapes, run_live
 from orchestrator.planning.simulation.pool import PoolSpec
-from orchestrator.planning.simulation.replica import ReplicaSpec
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.script import Solutions
 from orchestrator.planning.simulation.shapes import JobShape
 from orchestrator.planning.simulation.step_time import Plane, StepTime

@@ -13,9 +13,10 @@ import pytest
 from scipy.stats import t
 
 from orchestrator.planning.simulation.arrivals import Mix, Poisson
-from orchestrator.planning.simulation.experiment import Outcome, Window, simulate
+from orchestrator.planning.simulation.experiment import Window, simulate
+from orchestrator.planning.simulation.outcome import Outcome
 from orchestrator.planning.simulation.pool import PoolSpec
-from orchestrator.planning.simulation.replica import ReplicaSpec
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.shapes import one_call
 from orchestrator.planning.simulation.step_time import StepTime
 from orchestrator.planning.simulation.system import System, SystemSpec

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.planning.simulation.pool import PoolSpec
-from orchestrator.planning.simulation.replica import Replica, ReplicaSpec
+from orchestrator.planning.simulation.replica import Replica
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.shapes import CallShape, JobShape, one_call
 from orchestrator.planning.simulation.step_time import Plane, StepTime
 from orchestrator.planning.simulation.system import System, SystemSpec

@@ -13,10 +13,11 @@ from orchestrator.planning.shapes import open_shape
 from orchestrator.planning.simulation.arrivals import Given, Mix, Poisson, Traced
 from orchestrator.planning.simulation.calibration import LoneJob, calibrated
 from orchestrator.planning.simulation.controllers import Controllers, ControllerSpec
-from orchestrator.planning.simulation.experiment import Window, estimate, saturation_rate, simulate
+from orchestrator.planning.simulation.experiment import Window, saturation_rate, simulate
+from orchestrator.planning.simulation.outcome import estimate
 from orchestrator.planning.simulation.paper import Paper
 from orchestrator.planning.simulation.pool import PoolSpec
-from orchestrator.planning.simulation.replica import ReplicaSpec
+from orchestrator.planning.simulation.replica_parts import ReplicaSpec
 from orchestrator.planning.simulation.routing import Affinity, LeastLoaded
 from orchestrator.planning.simulation.shapes import CallShape, JobShape, one_call
 from orchestrator.planning.simulation.step_time import Accelerator, Plane, StepTime
