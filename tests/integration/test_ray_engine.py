@@ -230,6 +230,7 @@ async def test_jobs_whose_replicas_are_killed_at_random_all_finish_and_nothing_i
         async def killer() -> None:
             for _ in range(3):
                 await asyncio.sleep(rng.uniform(0.3, 0.8))
+                await until(engine.replicas)  # those that were killed are being started again
                 present = await engine.replicas()
                 os.kill(present[rng.choice(sorted(present))], signal.SIGKILL)
 
