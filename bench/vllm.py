@@ -204,8 +204,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
         "",
         f"## Prefixes (`{result['set']}`, blocks of {result['block_tokens']} tokens)",
         "",
-        "Samples of one prompt are requests of their own to vLLM; each prompt here is three problems. Only full blocks are",
-        "shared, and the last token is always computed.",
+        "Samples of one prompt are requests of their own to vLLM; each prompt here is three problems. Only full blocks",
+        "are shared, and the last token is always computed.",
         "",
         *table(
             ["samples of a prompt", "prompts", "prompt tokens asked for", "from the cache", "share"],
@@ -215,8 +215,8 @@ def page(result: dict[str, Any]) -> str:  # Any: JSON values
             ),
         ),
         "",
-        "Searches, with the lab's reward model in the embedded engine as the verifier. A problem alone is shorter than a",
-        "block, so samples of it share nothing; a search shares the steps that it continues:",
+        "Searches, with the lab's reward model in the embedded engine as the verifier. A problem alone is shorter than",
+        "a block, so samples of it share nothing; a search shares the steps that it continues:",
         "",
         *table(
             ["policy", "problems", "solved", "tokens written", "prompt tokens asked for", "from the cache", "share"],
