@@ -7,6 +7,7 @@ import re
 from orchestrator.errors import EngineFailed, InvalidRequest, ModelUnavailable, TtcError
 
 _ERROR_LINE = re.compile(r"^(?:.*\s)?((?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception|Interrupt|Exit)): ?(.*)$")
+_UNKNOWN = re.compile(r"unexpected keyword argument '(\w+)'")
 _VAGUE = ("Engine core initialization failed", "WorkerProc initialization failed")
 _MEMORY = re.compile(
     r"out of memory|outofmemory|memoryerror|can't allocate memory|cannot allocate memory|no available memory"
@@ -62,6 +63,10 @@ def of_start(error: Exception, log: str, *, model: str) -> TtcError:
         )
     if isinstance(error, OSError):
         return ModelUnavailable(f"model {model!r} cannot be read: {reason}", name=model)
+    if isinstance(error, ValueError | TypeError) and cause is None:  # checked here, before a process was started
+        unknown = _UNKNOWN.search(said)
+        told = f"it has no engine argument {unknown[1]!r}" if unknown else reason
+        return InvalidRequest(f"vLLM does not take the settings of model {model!r}: {told}", field="engine_args")
     return EngineFailed(f"vLLM could not start model {model!r}: {reason}", model=model, is_retryable=False)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from orchestrator.errors import EngineFailed, InvalidRequest, ModelUnavailable
+from orchestrator.workers.vllm import open_engine
 from orchestrator.workers.vllm.failures import closed, died, of_start, root_cause, shortened
 
 LOG = """2026-01-01 INFO 7 vllm.v1.engine.core Initializing
@@ -41,6 +44,20 @@ def test_other_failures_are_told_as_they_are():
     assert isinstance(of_start(OSError("no such folder"), "", model="m"), ModelUnavailable)
     mine = InvalidRequest("mine", field="x")
     assert of_start(mine, LOG, model="m") is mine
+
+
+def test_settings_that_vllm_does_not_take_are_the_callers_mistake():
+    unknown = of_start(TypeError("__init__() got an unexpected keyword argument 'no_such'"), "", model="m")
+    assert isinstance(unknown, InvalidRequest)
+    assert "no engine argument 'no_such'" in unknown.message
+    refused = of_start(ValueError("max_model_len (100000) is greater than 256"), "", model="m")
+    assert isinstance(refused, InvalidRequest)
+    assert "100000" in refused.message
+
+
+async def test_a_folder_that_is_not_there_is_told_before_anything_starts():
+    with pytest.raises(ModelUnavailable, match="no folder '/no/such/folder'"):
+        await open_engine("/no/such/folder")
 
 
 def test_the_dead_may_come_back_but_the_closed_do_not():
