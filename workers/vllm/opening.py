@@ -64,7 +64,7 @@ async def open_engine(model: str, settings: VllmSettings | None = None, *, name:
         InvalidRequest, MissingDependency, ModelUnavailable, EngineFailed: As `open_vllm`.
     """
     settings = settings or VllmSettings()
-    if model.startswith(("/", "./", "../", "~")) and not Path(model).is_dir():
+    if model.startswith(("/", "./", "../", "~")) and not await asyncio.to_thread(Path(model).is_dir):
         raise ModelUnavailable(
             f"there is no folder {model!r}; name a folder of weights or a model on the hub", name=model
         )
