@@ -44,7 +44,7 @@ from orchestrator.testing.virtual_time import VirtualClock
 _SLOTS, _STEP_S, _PROMPT_TOKEN_S = 8, 0.05, 0.0001
 _LAB_SEQUENCES = 16
 _WIDTH, _LAB_WIDTH = 4, 8
-_LAB_SET = "expression@10"
+_LAB_MODEL, _LAB_SET = "hosted:lab:small", "expression@10"
 _LOOK = Solutions(lengths=Lengths(12.0, 0.4), steps=1.0)
 
 
@@ -221,7 +221,7 @@ async def lab() -> AsyncIterator[Real]:
     """`lab:small`."""
     found = open_set(_LAB_SET, count=2000, seed=5)
     problems = found.problems
-    engine = Watched(await open_model("lab:small", settings=read_settings()))
+    engine = Watched(await open_model(_LAB_MODEL, settings=read_settings()))
     options = {"answer": found.answer_kind, "max_sample_tokens": found.max_sample_tokens}
     try:
         async with Orchestrator(engine) as ttc:
