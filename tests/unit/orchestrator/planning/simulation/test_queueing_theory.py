@@ -26,7 +26,7 @@ STEP_S = 0.001
 REPLICATIONS = 10
 
 
-def replicated(spec: SystemSpec, mix: Mix, rate: float, *, duration_s: float = 300.0) -> list[Outcome]:
+def replicated(spec: SystemSpec, mix: Mix, rate: float, *, duration_s: float = 100.0) -> list[Outcome]:
     window = Window(duration_s=duration_s, warmup_s=duration_s / 10)
     return [simulate(spec, Poisson(rate, mix), window, seed=seed) for seed in range(REPLICATIONS)]
 
@@ -51,7 +51,7 @@ def erlang_c(num_servers: int, load: float) -> float:
     return last / (sum(terms) + last)
 
 
-@pytest.mark.parametrize(("num_servers", "utilisation", "duration_s"), [(1, 0.6, 300.0), (4, 0.8, 80.0)])
+@pytest.mark.parametrize(("num_servers", "utilisation", "duration_s"), [(1, 0.6, 200.0), (4, 0.8, 40.0)])
 def test_slots_with_exponential_replies_are_an_m_m_c_queue(num_servers: int, utilisation: float, duration_s: float):
     lengths = np.random.default_rng(7).exponential(50.0, 20_000)
     mix = Mix.of(*(one_call([max(1, round(tokens))], prompt_tokens=0) for tokens in lengths))
@@ -114,7 +114,7 @@ def test_more_replicas_are_not_slower_in_the_mean(routing: str):
     means = []
     for number in (2, 3, 5):
         spec = SystemSpec(pools={"small": PoolSpec(replica=replica, num_replicas=number, routing=routing)})
-        means.append([one.job_mean_s for one in replicated(spec, mix, 4.0, duration_s=60.0)])
+        means.append([one.job_mean_s for one in replicated(spec, mix, 4.0, duration_s=30.0)])
     for fewer, more in pairwise(means):
         differences = np.subtract(more, fewer)
         half = float(t.ppf(0.999, REPLICATIONS - 1)) * differences.std(ddof=1) / math.sqrt(REPLICATIONS)
