@@ -16,8 +16,8 @@ LARGE, GPU, GPUS = "llama-3.1-70b", "H100", 4
 _LAB_NOTE = (
     "What lone jobs cannot show is likely the reason: in the embedded engine's one cache each sequence looks at the "
     "cells of all, so steps grow with everybody's KV, and it serves jobs by turns, so with many at once all of them "
-    "hold KV and end late. The simulation has neither. It is made for engines that read each sequence's own KV and serve "
-    "first come, first served, such as vLLM."
+    "hold KV and end late. The simulation has neither. It is made for engines that read each sequence's own KV and "
+    "serve first come, first served, such as vLLM."
 )
 
 
