@@ -58,7 +58,7 @@ soak: $(VENV)/.dev test-model ## run the long counts (minutes to an hour); docs/
 	$(BIN)/python -m orchestrator.bench.service_soak
 
 clean: ## remove the environment and everything that was made; pulled models stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(FOLDERS) orchestrator tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: made once, and installed again only when pyproject.toml has changed.
