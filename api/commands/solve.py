@@ -14,10 +14,8 @@ import click
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.options import (
     ModelChoice,
-    embedder_option,
-    fleet_option,
     json_option,
-    model_options,
+    problem_options,
     store_options,
     store_path,
 )
@@ -34,27 +32,7 @@ _MAX_CONCURRENCY = 1024
 @click.argument("problem", required=False)
 @click.option("--file", metavar="FILE", help="Read the problem from a file; - is stdin. A .jsonl file holds many.")
 @click.option("--jsonl", is_flag=True, help="The input is JSON Lines, whatever it is called.")
-@click.option("--policy", metavar="NAME", help="How the budget is spent (ttc policies).")
-@click.option(
-    "-n", "--n", "count", type=int, metavar="N", help="Most samples, for policies that draw a number of them."
-)
-@click.option("--set", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")
-@click.option("--budget", metavar="CAPS", help="Caps per problem, for instance tokens=2000,seconds=60,usd=0.01.")
-@click.option("--target-confidence", type=float, metavar="P", help="Stop once the policy is this sure, e.g. 0.95.")
-@model_options
-@embedder_option
-@fleet_option
-@click.option("--verifier", metavar="NAME", help="Who scores, for policies that ask (ttc verifiers).")
-@click.option(
-    "--answer",
-    default="auto",
-    show_default=True,
-    metavar="KIND",
-    help="How answers are read: auto, boxed, exact, number, choice, code, json[:FIELD], math, text, regex:PATTERN.",
-)
-@click.option("--max-sample-tokens", type=int, metavar="N", help="Most tokens per sample.")
-@click.option("--temperature", type=float, metavar="T", help="Of the policy's samples; 0 is greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="All randomness derives from it.")
+@problem_options
 @json_option("the result as a JSON object")
 @click.option("--trace", metavar="FILE", help="Write a page (HTML, self-contained) that shows the tree.")
 @store_options

@@ -12,7 +12,7 @@ import click
 
 from orchestrator.api.terminal.asking import Asking
 from orchestrator.api.terminal.cluster_job import run_job, usable_problems
-from orchestrator.api.terminal.options import ModelChoice, embedder_option, fleet_option, json_option, model_options
+from orchestrator.api.terminal.options import ModelChoice, json_option, problem_options
 from orchestrator.api.terminal.submission import Batch
 from orchestrator.api.terminal.submitting import Submitting
 from orchestrator.config import read_settings
@@ -25,23 +25,7 @@ _MAX_CONCURRENCY = 1024
 
 @click.command()
 @click.argument("file", required=False)
-@click.option("--policy", metavar="NAME", help="How the budget is spent (ttc policies).")
-@click.option(
-    "-n", "--n", "count", type=int, metavar="N", help="Most samples, for policies that draw a number of them."
-)
-@click.option("--set", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the policy; repeatable.")
-@click.option("--budget", metavar="CAPS", help="Caps per problem, for instance tokens=2000,seconds=60,usd=0.01.")
-@click.option("--target-confidence", type=float, metavar="P", help="Stop once the policy is this sure, e.g. 0.95.")
-@model_options
-@embedder_option
-@fleet_option
-@click.option("--verifier", metavar="NAME", help="Who scores, for policies that ask (ttc verifiers).")
-@click.option(
-    "--answer", default="auto", show_default=True, metavar="KIND", help="How answers are read, as for ttc solve."
-)
-@click.option("--max-sample-tokens", type=int, metavar="N", help="Most tokens per sample.")
-@click.option("--temperature", type=float, metavar="T", help="Of the policy's samples; 0 is greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="All randomness derives from it.")
+@problem_options
 @click.option("--concurrency", type=int, default=16, show_default=True, help="Problems under way at once.")
 @click.option(
     "--store", metavar="STORE", help="Where the job keeps journals, seen from the cluster; by default nowhere."

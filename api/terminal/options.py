@@ -56,6 +56,53 @@ def fleet_option(command: _Command) -> _Command:
     )(command)
 
 
+def problem_options(command: _Command) -> _Command:
+    """What is said of each problem, and of all of many: policy, budget, models, verifier, answers, sampling, seed."""
+    for option in reversed(
+        (
+            click.option("--policy", metavar="NAME", help="How the budget is spent (ttc policies)."),
+            click.option(
+                "-n",
+                "--n",
+                "count",
+                type=int,
+                metavar="N",
+                help="Most samples, for policies that draw a number of them.",
+            ),
+            click.option(
+                "--set",
+                "parameters",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="A parameter of the policy; repeatable.",
+            ),
+            click.option(
+                "--budget", metavar="CAPS", help="Caps per problem, for instance tokens=2000,seconds=60,usd=0.01."
+            ),
+            click.option(
+                "--target-confidence", type=float, metavar="P", help="Stop once the policy is this sure, e.g. 0.95."
+            ),
+            model_options,
+            embedder_option,
+            fleet_option,
+            click.option("--verifier", metavar="NAME", help="Who scores, for policies that ask (ttc verifiers)."),
+            click.option(
+                "--answer",
+                default="auto",
+                show_default=True,
+                metavar="KIND",
+                help="How answers are read: auto, boxed, exact, number, choice, code, json[:FIELD], math, text, "
+                "regex:PATTERN.",
+            ),
+            click.option("--max-sample-tokens", type=int, metavar="N", help="Most tokens per sample."),
+            click.option("--temperature", type=float, metavar="T", help="Of the policy's samples; 0 is greedy."),
+            click.option("--seed", type=int, default=0, show_default=True, help="All randomness derives from it."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def json_option(what: str) -> Callable[[_Command], _Command]:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help=f"Print {what}; errors are JSON on stderr.")

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import to_json
-
 from orchestrator.errors import JobConflict, LeaseLost, UnknownName
 from orchestrator.store import JobRecord, JobState, JournalRow
 
@@ -20,12 +18,10 @@ def encoded(value: Any) -> str:  # Any: JSON values
     Raises:
         TypeError: The value is not made of JSON values; it is the caller's mistake and nothing is written.
     """
-    try:
-        return to_json(value).decode()
-    except (
-        ValueError
-    ):  # half a surrogate pair, say, which JSON has an escape for; or no JSON value, as json says better
-        return json.dumps(value, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 def encoded_rows(rows: Sequence[JournalRow]) -> list[tuple[int, str, str]]:
