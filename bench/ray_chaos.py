@@ -25,7 +25,7 @@ from orchestrator.bench.ray_nodes import Nodes
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
 from orchestrator.engine import Engine
 from orchestrator.fleet_file import FleetFile
-from orchestrator.fleet_member import as_member
+from orchestrator.fleet_file.member import as_member
 from orchestrator.models import open_model
 
 Json = dict[str, Any]  # Any: JSON values

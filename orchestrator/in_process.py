@@ -27,9 +27,8 @@ from orchestrator.equipment import Equipment
 from orchestrator.errors import InvalidRequest, JobConflict, LeaseLost, RunFailure, TtcError
 from orchestrator.events import Event, IsWatched, Publish
 from orchestrator.fleet import Fleet
-from orchestrator.fleet_file import FleetFile
-from orchestrator.fleet_opening import open_fleet_file, recorded_models
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import FleetFile, read_fleet
+from orchestrator.fleet_file.opening import open_fleet_file, recorded_models
 from orchestrator.isolation import KillablePool
 from orchestrator.job import JobSpec, Result
 from orchestrator.journal import Recording

@@ -15,8 +15,7 @@ import click
 from orchestrator.api.terminal.options import json_option
 from orchestrator.config import Settings, read_settings
 from orchestrator.errors import EngineFailed, InvalidRequest, JobConflict, TtcError
-from orchestrator.fleet_file import LOCAL, FleetFile, Replicas
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import LOCAL, FleetFile, Replicas, read_fleet
 
 if TYPE_CHECKING:
     from orchestrator.api.fleets.findings import Finding

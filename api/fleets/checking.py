@@ -19,7 +19,7 @@ from orchestrator.api.fleets.placing import Demand, Node, shown, taken, unplaced
 from orchestrator.config import Settings
 from orchestrator.errors import InvalidRequest, TtcError
 from orchestrator.fleet_file import LOCAL, FleetFile, ModelEntry
-from orchestrator.fleet_opening import engine_of, engine_settings
+from orchestrator.fleet_file.opening import engine_of, engine_settings
 from orchestrator.workers.ray.deployment import gpus_of
 from orchestrator.workers.ray.joining import ClusterView
 from orchestrator.workers.ray.placing import AffinitySettings

@@ -14,7 +14,7 @@ from orchestrator.config import Settings
 from orchestrator.engine import Embeds, Engine, Finished, GenerateRequest, Message, Prompt, RewardsSteps, SampleSpec
 from orchestrator.errors import CapabilityMissing, EngineFailed, InvalidRequest, ServiceFailed, TtcError
 from orchestrator.fleet_file import LOCAL, FleetFile
-from orchestrator.fleet_opening import open_entry
+from orchestrator.fleet_file.opening import open_entry
 from orchestrator.workers.ray import local
 from orchestrator.workers.ray.fleet import DeployedFleet
 from orchestrator.workers.ray.fleet_status import FAILED, READY, ModelStatus

@@ -9,7 +9,7 @@ from orchestrator.api.fleets.findings import Finding, error, note, warning
 from orchestrator.api.fleets.footprint import Footprint, Where
 from orchestrator.config import Settings
 from orchestrator.fleet_file import LOCAL, FleetFile, ModelEntry
-from orchestrator.fleet_opening import engine_of
+from orchestrator.fleet_file.opening import engine_of
 from orchestrator.planning.catalogue import Catalogue
 
 _GIB = 1 << 30

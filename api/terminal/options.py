@@ -11,8 +11,7 @@ import click
 
 from orchestrator.config import Settings, read_settings
 from orchestrator.errors import InvalidRequest, StoreFailed
-from orchestrator.fleet_file import FleetFile
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import FleetFile, read_fleet
 from orchestrator.stores.opening import default_store_path
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])  # Any: click passes options by name

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.api.terminal.console import result_console
 from orchestrator.errors import InvalidRequest
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import read_fleet
 from orchestrator.planning.catalogue import Catalogue
 from orchestrator.planning.shapes import open_shape
 from orchestrator.planning.simulation.arrivals import Mix, Poisson, Traced

@@ -34,6 +34,7 @@ from orchestrator.errors import (
     UnknownName,
 )
 from orchestrator.sampling import Sampling
+from orchestrator.workers.writes_nothing import WritesNothing
 
 __all__ = ["PoolEngine", "PoolExhausted", "PoolScorer", "PoolSet"]
 
@@ -249,7 +250,7 @@ class PoolEngine(_CountsOnly):
             raise EngineFailed("the pool was closed", model=self._description.name, is_retryable=False)
 
 
-class PoolScorer(_CountsOnly):
+class PoolScorer(_CountsOnly, WritesNothing):
     """Plays a process reward model whose scores a pool holds; implements `Engine` and `RewardsSteps`.
 
     Counts are those of a model that had nothing in its cache.
@@ -293,20 +294,6 @@ class PoolScorer(_CountsOnly):
         self._num_requests += 1
         self._num_read += found.prompt_tokens
         return StepRewards(found.steps[num_known:], found.prompt_tokens)
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:  # noqa: ARG002
-        """Refuses.
-
-        Raises:
-            CapabilityMissing: Always.
-        """
-        nothing: tuple[GenerationEvent, ...] = ()
-        for event in nothing:  # makes this an asynchronous generator
-            yield event
-        raise CapabilityMissing(model=self._description.name, capability="generating text")
-
-    def cancel(self, request_id: str) -> None:
-        """Nothing is running."""
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
         """Nothing is kept."""

@@ -31,7 +31,7 @@ from orchestrator.engine import (
 )
 from orchestrator.errors import EngineFailed, InvalidRequest, ServiceFailed, UnknownName
 from orchestrator.fleet_file import FleetFile
-from orchestrator.fleet_member import as_member
+from orchestrator.fleet_file.member import as_member
 from orchestrator.testing import arithmetic
 from orchestrator.testing.policy_contract import installed_policies
 from orchestrator.testing.scripted_abilities import ScriptedAll

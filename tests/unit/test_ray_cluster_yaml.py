@@ -17,8 +17,8 @@ import yaml
 
 from orchestrator.api.cli import ttc
 from orchestrator.config import Settings
-from orchestrator.fleet_opening import engine_settings
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import read_fleet
+from orchestrator.fleet_file.opening import engine_settings
 from orchestrator.workers.ray.jobs import RAY_VERSION
 
 ROOT = Path(__file__).parents[2]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from orchestrator.cost import ModelCost, TokenPrices
 from orchestrator.engine import Message, Prompt
-from orchestrator.errors import InvalidRequest
 from orchestrator.workers.llama_cpp.binding import ModelHandle
-from orchestrator.workers.llama_cpp.template import ChatTemplate, encode_parts
+from orchestrator.workers.template import ChatTemplate, encode_parts
+from orchestrator.workers.vocabulary import BaseVocabulary
 
 _ATTR_CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
 _ATTR_USER_DEFINED = 1 << 4  # LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -21,7 +21,7 @@ _REMEMBERED_CONVERSATIONS = 64
 """A search continues the same few conversations thousands of times."""
 
 
-class Vocabulary:
+class Vocabulary(BaseVocabulary):
     """Texts, ids and roles of a model's tokens."""
 
     def __init__(self, handle: ModelHandle) -> None:
@@ -66,27 +66,6 @@ class Vocabulary:
         """Ids of a text; texts of special tokens in it are plain text unless ``parses_special``."""
         # Lone surrogates become "?": llama.cpp throws on bytes that are no UTF-8.
         return self._handle.tokenize(text.encode("utf-8", "replace"), parses_special=parses_special)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids.
-
-        Raises:
-            InvalidRequest: An id is not in the vocabulary.
-        """
-        self.require_ids(token_ids)
-        return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
-
-    def require_ids(self, token_ids: Sequence[int]) -> None:
-        """Refuses ids outside the vocabulary: llama.cpp would fail the whole batch.
-
-        Raises:
-            InvalidRequest: Naming the first one.
-        """
-        for token in token_ids:
-            if not 0 <= token < self.size:
-                raise InvalidRequest(
-                    f"token id {token} is not in the vocabulary of {self.size} tokens", field="token_ids", value=token
-                )
 
 
 class StepTag(NamedTuple):
@@ -136,18 +115,10 @@ class Model:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids the model reads for a prompt: template, conversation, and what it has already written.
 
-        Spans that carry ids of this vocabulary keep them; other spans are encoded as plain text.
+        Raises:
+            InvalidRequest: The prompt is empty, or an id is not in the vocabulary.
         """
-        ids = list(self._conversation_ids(prompt.messages))
-        for span in prompt.continuation:
-            if span.token_ids is not None and span.tokenizer == self.vocabulary.fingerprint:
-                self.vocabulary.require_ids(span.token_ids)
-                ids.extend(span.token_ids)
-            else:
-                ids.extend(self.vocabulary.encode(span.text))
-        if not ids:
-            raise InvalidRequest("the prompt is empty; give a message or a text to continue", field="prompt")
-        return ids
+        return self.vocabulary.continued(self._conversation_ids(prompt.messages), prompt)
 
     def add_steps(self, ids: list[int], steps: Iterable[str], step_tag: StepTag) -> list[int]:
         """Appends steps to ``ids``, each with the tag after it, unless it ends with it already.

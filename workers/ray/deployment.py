@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import InvalidRequest
 from orchestrator.fleet_file import FleetFile, ModelEntry
-from orchestrator.fleet_opening import engine_of
+from orchestrator.fleet_file.opening import engine_of
 from orchestrator.workers.ray.placing import AffinitySettings
 from orchestrator.workers.ray.seats import Seat
 

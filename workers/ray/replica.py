@@ -21,7 +21,7 @@ from orchestrator.config import Settings, read_settings
 from orchestrator.engine import Engine
 from orchestrator.errors import EngineFailed, InvalidRequest, UnknownName
 from orchestrator.fleet_file import ModelEntry
-from orchestrator.fleet_opening import engine_settings
+from orchestrator.fleet_file.opening import engine_settings
 from orchestrator.models import open_model
 from orchestrator.workers.ray.leases import AffinityCounters, TreeLeases
 from orchestrator.workers.ray.placing import AffinitySettings

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from orchestrator.engine import (
     EngineHealth,
-    GenerateRequest,
-    GenerationEvent,
     Message,
     ModelDescription,
     Prompt,
     StepRewards,
 )
-from orchestrator.errors import CapabilityMissing
 from orchestrator.workers.reward_server.forms import Form
 from orchestrator.workers.reward_server.server import Server
+from orchestrator.workers.writes_nothing import WritesNothing
 
 _PROBE = Prompt((Message("user", "What is 2 + 3?"),))
 _PROBE_STEPS = ("2 + 3 = 5.\n\n", "The answer is 5.")
 
 
-class RewardServerEngine:
+class RewardServerEngine(WritesNothing):
     """A process reward model on a server; made by `open_engine`. It generates nothing.
 
     Token counts are the server's; where it does not tell, a token for four bytes.
@@ -84,20 +82,6 @@ class RewardServerEngine:
             ContextOverflow, EngineFailed: As `reward_steps` does.
         """
         await self._form.rewards(_PROBE, _PROBE_STEPS, 0)
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:  # noqa: ARG002
-        """Refuses.
-
-        Raises:
-            CapabilityMissing: Always.
-        """
-        nothing: tuple[GenerationEvent, ...] = ()
-        for event in nothing:  # makes this an asynchronous generator
-            yield event
-        raise CapabilityMissing(model=self._description.name, capability="generating text")
-
-    def cancel(self, request_id: str) -> None:
-        """Nothing is generated."""
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
         """Does nothing: servers manage their caches themselves."""

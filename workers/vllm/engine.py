@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from orchestrator.engine import EngineHealth, GenerateRequest, GenerationEvent, ModelDescription, Prompt
-from orchestrator.errors import CapabilityMissing, ContextOverflow
+from orchestrator.engine import EngineHealth, GenerateRequest, ModelDescription, Prompt
+from orchestrator.errors import ContextOverflow
 from orchestrator.workers.vllm.core import Core
 from orchestrator.workers.vllm.prompts import PromptReader
+from orchestrator.workers.writes_nothing import WritesNothing
 
 _INLINE_CHARS = 8192
 """Longer prompts are tokenised off the event loop (about 1 ms)."""
 
 
-class VllmEngine:
+class VllmEngine(WritesNothing):
     """A model in vLLM that does not write text: pooling models. Made by `open_engine`.
 
     Args:
@@ -46,20 +47,6 @@ class VllmEngine:
     def describe(self) -> ModelDescription:
         """The model and what can be done with it."""
         return self._description
-
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerationEvent]:  # noqa: ARG002
-        """Refuses: this model does not write text.
-
-        Raises:
-            CapabilityMissing: Always.
-        """
-        nothing: tuple[GenerationEvent, ...] = ()
-        for event in nothing:  # makes this an asynchronous generator
-            yield event
-        raise CapabilityMissing(model=self._description.name, capability="generating text")
-
-    def cancel(self, request_id: str) -> None:
-        """Nothing is generated."""
 
     async def release(self, tree_id: str, *, keep: Iterable[Prompt] = ()) -> None:
         """Does nothing: vLLM gives up the prefixes that were used longest ago when it needs their blocks."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from orchestrator.engine import Message, Prompt
 from orchestrator.errors import InvalidRequest
 from orchestrator.reply_form import ToolOffer
-from orchestrator.workers.llama_cpp.template import Part, cut, encode_parts, plain
+from orchestrator.workers.template import Part, cut, encode_parts, plain
 from orchestrator.workers.vllm.vocabulary import Vocabulary, without_surrogates
 
 _REMEMBERED_CONVERSATIONS = 64
@@ -50,22 +50,11 @@ class PromptReader:
     def prompt_ids(self, prompt: Prompt, *, tools: ToolOffer | None = None) -> list[int]:
         """The ids the model reads for a prompt.
 
-        Spans that carry ids of this vocabulary keep them; other spans are encoded as plain text.
-
         Raises:
             InvalidRequest: The prompt is empty, an id is not in the vocabulary, or the template refuses.
         """
         shown = json.dumps([dict(function) for function in tools.functions], sort_keys=True) if tools else ""
-        ids = list(self._conversation_ids(prompt.messages, shown))
-        for span in prompt.continuation:
-            if span.token_ids is not None and span.tokenizer == self.vocabulary.fingerprint:
-                self.vocabulary.require_ids(span.token_ids)
-                ids.extend(span.token_ids)
-            else:
-                ids.extend(self.vocabulary.encode(span.text))
-        if not ids:
-            raise InvalidRequest("the prompt is empty; give a message or a text to continue", field="prompt")
-        return ids
+        return self.vocabulary.continued(self._conversation_ids(prompt.messages, shown), prompt)
 
     def document_ids(self, text: str) -> list[int]:
         """A text by itself as the model reads it, with the tokens that begin and end it; never empty."""

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.errors import InvalidRequest, ModelUnavailable
+from orchestrator.errors import ModelUnavailable
+from orchestrator.workers.vocabulary import BaseVocabulary
 
 _SPACE = "\u2581"
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
@@ -20,7 +21,7 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 Json = Mapping[str, Any]  # Any: JSON values
 
 
-class Vocabulary:
+class Vocabulary(BaseVocabulary):
     """Texts, ids and roles of a model's tokens.
 
     Args:
@@ -58,27 +59,6 @@ class Vocabulary:
         tokenizer = self._whole if parses_special else self._plain
         ids: list[int] = tokenizer.encode(without_surrogates(text), add_special_tokens=False).ids
         return ids
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; bytes that are no valid UTF-8 become U+FFFD.
-
-        Raises:
-            InvalidRequest: An id is not in the vocabulary.
-        """
-        self.require_ids(token_ids)
-        return b"".join(map(self.piece, token_ids)).decode("utf-8", "replace")
-
-    def require_ids(self, token_ids: Sequence[int]) -> None:
-        """Refuses ids outside the vocabulary.
-
-        Raises:
-            InvalidRequest: Naming the first one.
-        """
-        for token in token_ids:
-            if not 0 <= token < self.size:
-                raise InvalidRequest(
-                    f"token id {token} is not in the vocabulary of {self.size} tokens", field="token_ids", value=token
-                )
 
     def only_id(self, text: str) -> int | None:
         """The one token that is ``text``, special or not; None if it takes several."""

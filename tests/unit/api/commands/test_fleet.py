@@ -15,8 +15,7 @@ from orchestrator.api.fleets.findings import Level
 from orchestrator.api.terminal.options import ModelChoice
 from orchestrator.config import read_settings
 from orchestrator.errors import InvalidRequest, JobConflict
-from orchestrator.fleet_file import Replicas
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import Replicas, read_fleet
 from orchestrator.local_cluster import LocalCluster, forget_local, local_address, read_local, write_local
 from orchestrator.workers.ray.fleet_status import ModelStatus
 

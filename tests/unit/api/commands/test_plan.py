@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from orchestrator.api.cli import main
 from orchestrator.api.commands.plan import plan
 from orchestrator.errors import InvalidRequest, NoPlan
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import read_fleet
 
 LOAD = ["--rate", "4", "--input-tokens", "mean=400,cv=1", "--output-tokens", "mean=200,cv=0.5"]
 MODEL = ["--model", "llama-3.1-8b"]

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config import VllmSettings
-from orchestrator.fleet_file import FleetFile
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import FleetFile, read_fleet
 from orchestrator.planning.artefacts import cluster_yaml, entry_name, fleet_of, fleet_toml, plan_json
 from orchestrator.planning.catalogue import Catalogue
 from orchestrator.planning.demand import FanOut

@@ -20,12 +20,13 @@ from orchestrator.workers.llama_cpp.binding import FloatMatrix, Row
 from orchestrator.workers.llama_cpp.cells import Extent
 from orchestrator.workers.llama_cpp.engine import LlamaCppEngine
 from orchestrator.workers.llama_cpp.model import Model, StepTag
+from orchestrator.workers.vocabulary import BaseVocabulary
 
 END, STEP = 0, 1
 LETTERS = "abcdefghijklmn"
 
 
-class FakeVocabulary:
+class FakeVocabulary(BaseVocabulary):
     """Token 0 ends a turn, token 1 a step; the others are letters."""
 
     size = 2 + len(LETTERS)
@@ -42,12 +43,6 @@ class FakeVocabulary:
 
     def encode(self, text: str, *, parses_special: bool = False) -> list[int]:
         return [STEP if part == "\n\n" else 2 + ord(part) % len(LETTERS) for part in re.findall(r"\n\n|.", text)]
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return b"".join(map(self.piece, token_ids)).decode()
-
-    def require_ids(self, token_ids: Sequence[int]) -> None:
-        assert all(0 <= token < self.size for token in token_ids)
 
 
 class FakeModel(Model):

@@ -10,11 +10,12 @@ from orchestrator.engine import Message, Prompt, Span
 from orchestrator.errors import InvalidRequest
 from orchestrator.reply_form import ToolCall, ToolOffer
 from orchestrator.workers.vllm.prompts import PromptReader
+from orchestrator.workers.vocabulary import BaseVocabulary
 
 END = 1
 
 
-class Bytes:
+class Bytes(BaseVocabulary):
     """Ids are bytes; ``<e>`` is special, and is 1 where special tokens are parsed."""
 
     special_texts = ("<e>",)
@@ -29,9 +30,8 @@ class Bytes:
             ids += [END] * bool(place) + list(piece.encode())
         return ids
 
-    def require_ids(self, ids: Any) -> None:
-        if any(token >= 256 for token in ids):
-            raise InvalidRequest("no such id", field="token_ids")
+    def piece(self, token: int) -> bytes:
+        return bytes([token])
 
 
 class Template:

@@ -13,9 +13,9 @@ from orchestrator.config import Settings
 from orchestrator.engine import Engine
 from orchestrator.errors import InvalidRequest, TtcError, from_fields
 from orchestrator.fleet import Fleet
-from orchestrator.fleet_file import LOCAL, FleetFile, ModelEntry
-from orchestrator.fleet_member import as_member
-from orchestrator.fleet_secrets import expanded
+from orchestrator.fleet_file.entries import LOCAL, FleetFile, ModelEntry
+from orchestrator.fleet_file.member import as_member
+from orchestrator.fleet_file.secrets import expanded
 from orchestrator.local_cluster import local_address
 from orchestrator.models import free_name, open_model, split_model
 

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cost import TokenPrices
 from orchestrator.errors import InvalidRequest
-from orchestrator.fleet_file import Accelerator, Autoscale, FleetFile, ModelEntry, Prices, Replicas
-from orchestrator.fleet_reading import read_fleet
+from orchestrator.fleet_file import Autoscale, Replicas, read_fleet
 
 WHOLE = """
 [models.small]
@@ -42,18 +40,6 @@ max = 4
 """
 
 
-@pytest.fixture
-def read(tmp_path: Path):
-    """Reads text as a fleet file, with ``HEAD`` set and ``KEY`` not."""
-
-    def reading(text: str) -> FleetFile:
-        file = tmp_path / "fleet.toml"
-        file.write_text(text, encoding="utf-8")
-        return read_fleet(file, environ={"HEAD": "head.example"})
-
-    return reading
-
-
 def test_a_whole_file_is_read(read):
     fleet = read(WHOLE)
     small, draft = fleet.models["small"], fleet.models["draft"]
@@ -77,17 +63,6 @@ def test_a_fleet_survives_being_sent_to_another_process(read):
     again = pickle.loads(pickle.dumps(fleet))
     assert again == fleet
     assert again.path == fleet.path
-
-
-def test_replicas_may_be_a_number():
-    assert ModelEntry.model_validate({"model": "m", "replicas": 3}).replicas == Replicas(min=3, max=3)
-    assert Replicas.model_validate({"min": 2}) == Replicas(min=2, max=2)
-    assert Replicas.model_validate({"min": 0}) == Replicas(min=0, max=1)
-
-
-def test_a_lone_model_is_the_small_one(read):
-    assert read('[models.it]\nmodel = "lab:small"').roles == {"small": "it"}
-    assert read('[models.it]\nmodel = "lab:small"\nroles = ["embedder"]').roles == {"embedder": "it"}
 
 
 @pytest.mark.parametrize(
@@ -146,49 +121,3 @@ def test_what_is_wrong_is_said_with_key_value_and_way_out(read, text: str, said:
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path):
     with pytest.raises(InvalidRequest, match="cannot be read: No such file"):
         read_fleet(tmp_path / "none.toml")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        'engine = { api_key = "very-private" }',
-        'engine = { options = { headers = { Authorization = "Bearer very-private" } } }',
-        'engine = { env = ["hf_veryprivate0123456789"] }',
-        'engine = { hf_token = "very-private" }',
-        'model = "openai:m@https://user:very-private@host/v1"',
-        'engine = { base_url = "https://user:very-private@host/v1" }',
-    ],
-)
-def test_a_secret_in_the_file_is_refused_and_not_repeated(read, line: str):
-    model = "" if line.startswith("model") else 'model = "openai:m"\n'
-    with pytest.raises(InvalidRequest) as caught:
-        read(f"[models.m]\n{model}{line}")
-    assert "${NAME}" in caught.value.message
-    assert "private" not in str(caught.value.fields())
-
-
-@pytest.mark.parametrize(
-    "line", ['api_key = "${KEY}"', 'stop_token = "<end>"', "max_tokens = 5", 'base_url = "https://u:${P}@h/v1"']
-)
-def test_what_is_no_secret_is_not_taken_for_one(read, line: str):
-    assert read(f'[models.m]\nmodel = "openai:m"\nengine = {{ {line} }}').models["m"].engine
-
-
-def test_entries_made_in_python_hold_no_secrets_either():
-    with pytest.raises(ValueError, match="in plain text"):
-        ModelEntry(model="openai:m", engine={"api_key": "very-private"})
-
-
-def test_prices_by_the_hour_become_prices_of_tokens_where_speeds_are_known():
-    prices = Prices(accelerator_hour_usd=3.6, prompt_tokens_per_s=1000, output_tokens_per_s=100)
-    # 2 accelerators cost 0.002 dollars per second.
-    assert prices.per_token(gpus=2) == TokenPrices(prompt_usd=pytest.approx(2.0), output_usd=pytest.approx(20.0))
-    assert Prices(accelerator_hour_usd=3.6).per_token(gpus=2) is None
-    assert Prices().per_token(gpus=0) is None
-    assert Prices(output_usd=2).per_token(gpus=0) == TokenPrices(output_usd=2)
-
-
-def test_shares_of_accelerators_are_told_from_whole_ones():
-    assert Accelerator(gpus=0.5).is_shared
-    assert not Accelerator(gpus=2).is_shared
-    assert not Accelerator().is_shared

@@ -2,7 +2,7 @@
 
 Pure data, checked as it is read: nothing is opened here and nothing of Ray is imported. One file serves a laptop (no
 ``[cluster]``: every model is opened in this process), a machine with accelerators, and a cluster. What the file means
-for opening models is `orchestrator.fleet_opening`'s business; what fits where, ``ttc fleet check``'s.
+for opening models is `orchestrator.fleet_file.opening`'s business; what fits where, ``ttc fleet check``'s.
 
 .. code-block:: toml
 
@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from orchestrator.cost import TokenPrices
 from orchestrator.fleet import ROLES
-from orchestrator.fleet_secrets import refuse_secrets
+from orchestrator.fleet_file.secrets import refuse_secrets
 
 MAX_REPLICAS = 10_000
 MIN_GPU_SHARE = 0.0001

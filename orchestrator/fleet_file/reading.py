@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import InvalidRequest
-from orchestrator.fleet_file import FleetFile
-from orchestrator.fleet_secrets import SECRET, expanded
+from orchestrator.fleet_file.entries import FleetFile
+from orchestrator.fleet_file.secrets import SECRET, expanded
 
 _MAX_BYTES = 1 << 20
 

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.engine import Message
 from orchestrator.errors import InvalidRequest
-from orchestrator.workers.llama_cpp.template import ChatTemplate, Part
+from orchestrator.workers.template import ChatTemplate, Part
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"

@@ -12,8 +12,8 @@ from orchestrator.cost import TokenPrices
 from orchestrator.engine import Embeds, Engine, RewardsSteps, ScoresTokens, Tokenizes
 from orchestrator.errors import InvalidRequest, UnknownName
 from orchestrator.fleet_file import FleetFile, ModelEntry, Prices
-from orchestrator.fleet_member import as_member
-from orchestrator.fleet_opening import engine_settings, open_fleet_file, recorded_models
+from orchestrator.fleet_file.member import as_member
+from orchestrator.fleet_file.opening import engine_settings, open_fleet_file, recorded_models
 from orchestrator.in_process import Orchestrator
 from orchestrator.testing.scripted import ScriptedEngine
 
