@@ -22,7 +22,6 @@ from orchestrator.clock import SystemClock
 from orchestrator.config import read_settings
 from orchestrator.engine import (
     Engine,
-    EngineHealth,
     Finished,
     GenerateRequest,
     GenerationEvent,
@@ -32,6 +31,7 @@ from orchestrator.engine import (
     Prompt,
     Tokenizes,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.models import open_model
 from orchestrator.planning.simulation.arrivals import Mix
 from orchestrator.planning.simulation.calibration import LoneJob

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from orchestrator.engine import (
     Delta,
-    EngineHealth,
     Finished,
     FinishReason,
     GenerateRequest,
@@ -22,6 +21,7 @@ from orchestrator.engine import (
     Prefilled,
     Prompt,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.testing import ScriptedEngine
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from orchestrator.cost import ModelCost
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import CapabilityMissing
 from orchestrator.monitors import Monitor
 from orchestrator.reply_form import ToolCall, ToolOffer
@@ -261,39 +262,6 @@ class ModelDescription:
     def counts_exactly(self) -> bool:
         """Whether caps on this model are strict."""
         return Capability.STRICT_COUNTS in self.capabilities
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineHealth:
-    """An engine's own counters, since it was opened.
-
-    Attributes:
-        is_ready: Whether a request sent now would be served.
-        detail: Why not, or what is going on.
-        live_sequences: Sequences being generated.
-        requests, prompt_tokens, cached_prompt_tokens, output_tokens: Totals.
-        kv_cells: Cells of the KV cache; 0 where there is none to see.
-        resident_kv_cells: Cells that hold a token now.
-        peak_kv_cells: Most that ever did.
-        recomputed_tokens: Tokens computed although the cache had held them for the same tree (or request), and had to
-            give them up.
-        decode_steps: Batches run.
-        tokens_per_s: Output tokens per second while busy, averaged over the last ten seconds.
-    """
-
-    is_ready: bool = True
-    detail: str = ""
-    live_sequences: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_prompt_tokens: int = 0
-    output_tokens: int = 0
-    kv_cells: int = 0
-    resident_kv_cells: int = 0
-    peak_kv_cells: int = 0
-    recomputed_tokens: int = 0
-    decode_steps: int = 0
-    tokens_per_s: float = 0.0
 
 
 @runtime_checkable

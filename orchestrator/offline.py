@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterable
 
 from orchestrator.engine import (
     Engine,
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     ModelDescription,
     Prompt,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed
 from orchestrator.fleet import Fleet
 

@@ -220,6 +220,7 @@ async def _opened(serving: Serving, observing: Observing) -> AsyncIterator[Servi
     choice = serving.models.opened_by(hosted_by_default, serving.settings)
     async with (
         Orchestrator(**choice.arguments(), store=serving.store, settings=serving.settings) as orchestrator,
+        observing.watching(orchestrator.fleet),
         Service(orchestrator, observers=observing.observers) as service,
     ):
         yield service

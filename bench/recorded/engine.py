@@ -15,7 +15,6 @@ from orchestrator.bench.recorded.records import Pool, PoolProblem, RecordedModel
 from orchestrator.bench.recorded.replies import Drawings, Reply
 from orchestrator.engine import (
     Capability,
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     Message,
@@ -25,6 +24,7 @@ from orchestrator.engine import (
     StepRewards,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import (
     BudgetExhausted,
     CapabilityMissing,

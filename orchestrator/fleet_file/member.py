@@ -11,7 +11,6 @@ from orchestrator.cost import TokenPrices
 from orchestrator.engine import (
     Embeds,
     Engine,
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     GivesLogits,
@@ -21,6 +20,7 @@ from orchestrator.engine import (
     ScoresTokens,
     Tokenizes,
 )
+from orchestrator.engine_health import EngineHealth
 
 _ABILITIES: dict[type, tuple[str, ...]] = {
     Tokenizes: ("count_prompt_tokens", "tokenize", "detokenize"),

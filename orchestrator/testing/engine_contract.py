@@ -23,7 +23,6 @@ from orchestrator.engine import (
     Capability,
     Delta,
     Engine,
-    EngineHealth,
     Finished,
     FinishReason,
     GenerateRequest,
@@ -34,6 +33,7 @@ from orchestrator.engine import (
     Span,
     Tokenizes,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import CapabilityMissing, ContextOverflow, EngineFailed
 from orchestrator.reply_form import ToolOffer
 from orchestrator.sampling import GREEDY, Sampling

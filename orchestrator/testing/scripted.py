@@ -18,7 +18,6 @@ from orchestrator.engine import (
     MAX_UNREAD_TOKENS,
     Capability,
     Delta,
-    EngineHealth,
     Finished,
     GenerateRequest,
     GenerationEvent,
@@ -27,6 +26,7 @@ from orchestrator.engine import (
     Prompt,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest, UnknownName
 from orchestrator.testing.arithmetic import arithmetic
 from orchestrator.testing.faults import Fault, FaultKind, FaultPlan

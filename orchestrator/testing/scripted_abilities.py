@@ -14,7 +14,6 @@ from orchestrator.engine import (
     Delta,
     Embeddings,
     Engine,
-    EngineHealth,
     Finished,
     GenerateRequest,
     GenerationEvent,
@@ -28,6 +27,7 @@ from orchestrator.engine import (
     Tokenizes,
     TokenScores,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.testing.scripted import ScriptedEngine
 from orchestrator.testing.scripted_sample import pseudo_logprob
 from orchestrator.testing.scripts import ScriptLike, share

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.engine import (
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     Prompt,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed, InvalidRequest
 from orchestrator.workers.hosted.keeper import Keeper
 from orchestrator.workers.hosted.link import Link, Stream

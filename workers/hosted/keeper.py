@@ -9,16 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.engine import EngineHealth, ModelDescription
+from orchestrator.engine import ModelDescription
+from orchestrator.engine_health import TOTALS, EngineHealth, added
 from orchestrator.errors import EngineFailed, TtcError
 from orchestrator.workers.hosted.link import Link
 from orchestrator.workers.hosted.pacing import Pacing
 
 _LOG = logging.getLogger(__name__)
-
-_TOTALS = (
-    "requests", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "recomputed_tokens", "decode_steps",
-)  # fmt: skip
 
 
 class Keeper:
@@ -180,6 +177,4 @@ def _future() -> asyncio.Future[Link]:
 
 def _added(before: EngineHealth, now: EngineHealth) -> EngineHealth:
     """The present host's health, with totals since the engine was opened."""
-    totals = {name: getattr(before, name) + getattr(now, name) for name in _TOTALS}
-    peak = max(before.peak_kv_cells, now.peak_kv_cells)
-    return replace(now, **totals, peak_kv_cells=peak)
+    return replace(added(now, before, TOTALS), peak_kv_cells=max(before.peak_kv_cells, now.peak_kv_cells))

@@ -31,7 +31,6 @@ from orchestrator.engine import (
     Delta,
     Embeddings,
     Embeds,
-    EngineHealth,
     Finished,
     GenerationEvent,
     GivesLogits,
@@ -44,6 +43,7 @@ from orchestrator.engine import (
     Tokenizes,
     TokenScores,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed, TtcError, from_fields
 from orchestrator.workers.hosted.codec import Blobs, decode, encode
 

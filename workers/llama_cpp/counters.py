@@ -20,6 +20,7 @@ class Counters:
     decode_steps: int = 0
     preemptions: int = 0
     live_sequences: int = 0
+    waiting_sequences: int = 0
     recent: deque[tuple[float, float, int]] = field(default_factory=deque)  # (end, seconds, output tokens) of a step
 
     def step(self, now: float, seconds: float, output_tokens: int) -> None:

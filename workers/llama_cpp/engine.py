@@ -18,7 +18,6 @@ from orchestrator.engine import (
     MAX_UNREAD_TOKENS,
     Capability,
     Embeddings,
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     LogitRow,
@@ -28,6 +27,7 @@ from orchestrator.engine import (
     TokenScores,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import CapabilityMissing, ContextOverflow, InvalidRequest
 from orchestrator.step_scores import STEP_DELIMITER, split_steps
 from orchestrator.workers.llama_cpp.binding import ContextHandle
@@ -176,6 +176,8 @@ class LlamaCppEngine:
             is_ready=is_ready,
             detail="" if is_ready else self._loop.closed_error().message,
             live_sequences=counters.live_sequences,
+            running_sequences=counters.live_sequences,
+            waiting_sequences=counters.waiting_sequences,
             requests=counters.requests,
             prompt_tokens=counters.prompt_tokens,
             cached_prompt_tokens=counters.cached_prompt_tokens,
@@ -184,6 +186,7 @@ class LlamaCppEngine:
             resident_kv_cells=cache.used_cells,
             peak_kv_cells=cache.peak_cells,
             recomputed_tokens=counters.recomputed_tokens,
+            preemptions=counters.preemptions,
             decode_steps=counters.decode_steps,
             tokens_per_s=counters.tokens_per_s(time.monotonic()),
         )

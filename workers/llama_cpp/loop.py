@@ -190,12 +190,13 @@ class DecodeLoop:
             if slices:
                 self._compute(slices)
                 has_worked = True
-        if not any(job.waiting for job in self._queue.jobs):  # before readers learn of it, so that they see it done
+        waiting = sum(len(job.waiting) for job in self._queue.jobs)
+        if not waiting:  # before readers learn of it, so that they see it done
             self.cache.trim_idle()
         now = time.monotonic()
         for job in self._queue.jobs:
             job.flush(now)
-        self.counters.live_sequences = len(self._live)
+        self.counters.live_sequences, self.counters.waiting_sequences = len(self._live), waiting
         return has_worked
 
     # Admission.

@@ -13,7 +13,6 @@ from orchestrator.clock import Clock, SystemClock
 from orchestrator.engine import (
     Capability,
     Delta,
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     ModelDescription,
@@ -21,6 +20,7 @@ from orchestrator.engine import (
     Prompt,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed, InvalidRequest
 from orchestrator.workers.openai.body import BodyMaker, estimated_tokens
 from orchestrator.workers.openai.call import Call, cancelled

@@ -17,12 +17,12 @@ from typing import Any
 
 from orchestrator.config import RaySettings
 from orchestrator.engine import (
-    EngineHealth,
     GenerateRequest,
     GenerationEvent,
     Prompt,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed, InvalidRequest
 from orchestrator.workers.ray.calls import backoff_s, called
 from orchestrator.workers.ray.cluster import MEMBERSHIP, cluster_identity

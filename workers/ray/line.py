@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from ray.exceptions import GetTimeoutError, RayActorError, RayError
     from ray.serve.request_router import ReplicaID
 
-from orchestrator.engine import EngineHealth
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed
 from orchestrator.workers.ray.deployment import DEPLOYMENT
 from orchestrator.workers.ray.replica import attend

@@ -15,7 +15,6 @@ from typing import Any
 from orchestrator.engine import (
     Embeds,
     Engine,
-    EngineHealth,
     Finished,
     GenerateRequest,
     GenerationEvent,
@@ -26,6 +25,7 @@ from orchestrator.engine import (
     SampleSpec,
     Tokenizes,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import CapabilityMissing, EngineFailed
 from orchestrator.workers.hosted.protocol import ABILITIES, METHODS
 from orchestrator.workers.ray.leases import TreeLeases

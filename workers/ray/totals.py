@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from orchestrator.engine import EngineHealth
-
-_TOTALS = ("requests", "prompt_tokens", "cached_prompt_tokens", "output_tokens", "recomputed_tokens", "decode_steps")
-_NOW = ("live_sequences", "kv_cells", "resident_kv_cells", "peak_kv_cells", "tokens_per_s")
+from orchestrator.engine_health import PRESENT, TOTALS, EngineHealth, added
 
 
 class Totals:
@@ -25,7 +22,7 @@ class Totals:
         Totals of one that is gone go on counting, as they were last seen.
         """
         for replica in [replica for replica in self._last if replica not in replicas]:
-            self._gone = _added(self._gone, self._last.pop(replica), _TOTALS)
+            self._gone = added(self._gone, self._last.pop(replica), TOTALS)
         self._last.update({replica: health for replica, health in replicas.items() if health is not None})
         self._num_silent = sum(health is None for health in replicas.values())
 
@@ -33,15 +30,11 @@ class Totals:
         """All of them together; ready if one of them is."""
         whole = self._gone
         for health in self._last.values():
-            whole = _added(whole, health, (*_TOTALS, *_NOW))
+            whole = added(whole, health, (*TOTALS, *PRESENT))
         is_ready = any(health.is_ready for health in self._last.values())
         details = sorted({health.detail for health in self._last.values() if health.detail})
         if self._num_silent:
             details.append(f"{self._num_silent} replicas do not say how they are")
         if not self._last:
             details.append("no replica is running")
-        return replace(whole, is_ready=is_ready, detail="; ".join(details))
-
-
-def _added(one: EngineHealth, other: EngineHealth, names: tuple[str, ...]) -> EngineHealth:
-    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in names})
+        return replace(whole, is_ready=is_ready, detail="; ".join(details), is_shared=True)

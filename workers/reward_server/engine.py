@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from orchestrator.engine import (
-    EngineHealth,
     Message,
     ModelDescription,
     Prompt,
     StepRewards,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.workers.reward_server.forms import Form
 from orchestrator.workers.reward_server.server import Server
 from orchestrator.workers.writes_nothing import WritesNothing

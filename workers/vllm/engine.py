@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from orchestrator.engine import EngineHealth, GenerateRequest, ModelDescription, Prompt
+from orchestrator.engine import GenerateRequest, ModelDescription, Prompt
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import ContextOverflow
 from orchestrator.workers.vllm.core import Core
 from orchestrator.workers.vllm.prompts import PromptReader
@@ -58,12 +59,21 @@ class VllmEngine(WritesNothing):
             is_ready=not trouble,
             detail=trouble,
             live_sequences=self._num_reading,
+            running_sequences=counters.running,
+            waiting_sequences=counters.waiting,
             requests=self._num_requests,
             prompt_tokens=self._num_read,
             cached_prompt_tokens=self._num_cached,
             kv_cells=self._kv_cells,
             resident_kv_cells=round(counters.kv_usage * self._kv_cells),
             peak_kv_cells=round(counters.peak_kv_usage * self._kv_cells),
+            prefix_query_tokens=counters.prefix_queries,
+            prefix_hit_tokens=counters.prefix_hits,
+            sampled_tokens=counters.generated_tokens,
+            preemptions=counters.preemptions,
+            drafts=counters.drafts,
+            draft_tokens=counters.draft_tokens,
+            accepted_tokens=counters.accepted_tokens,
             decode_steps=counters.steps,
             tokens_per_s=counters.tokens_per_s(time.monotonic()),
         )

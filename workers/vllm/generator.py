@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.engine import (
-    EngineHealth,
     FinishReason,
     GenerateRequest,
     GenerationEvent,
@@ -18,6 +17,7 @@ from orchestrator.engine import (
     TokenScores,
     check_capabilities,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import InvalidRequest
 from orchestrator.workers.vllm import failures, reading
 from orchestrator.workers.vllm.asking import check

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Self
 
 from fastapi import FastAPI
 
 from orchestrator.api.service.observing.context import mark_job
+from orchestrator.api.service.observing.engines import EngineWatch
 from orchestrator.api.service.observing.job_counts import JobCounts
 from orchestrator.api.service.observing.logs import log_job
 from orchestrator.api.service.observing.metrics import Metrics
@@ -17,6 +19,7 @@ from orchestrator.api.service.observing.requests import RequestWatch
 from orchestrator.api.service.observing.scrape import metrics_router
 from orchestrator.config import ServiceSettings
 from orchestrator.errors import InvalidRequest
+from orchestrator.fleet import Fleet
 from orchestrator.runner import Observer
 from orchestrator.store import Store
 
@@ -96,6 +99,17 @@ class Observing:
         finally:
             server.shutdown()
             server.server_close()
+
+    @asynccontextmanager
+    async def watching(self, fleet: Fleet) -> AsyncIterator[None]:
+        """Brings what the engines count of themselves into the metrics, as long as the context lasts."""
+        # Not in a task group, which would wrap what the context raises.
+        watch = asyncio.create_task(EngineWatch(self.metrics, fleet.models).run(), name="engine metrics")
+        try:
+            yield
+        finally:
+            watch.cancel()
+            await asyncio.wait([watch])
 
     def close(self) -> None:
         """Sends the spans that are left; may take seconds, so call it in a thread where others wait."""

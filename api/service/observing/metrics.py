@@ -33,6 +33,7 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 _TOKENS = ("role", "model")
+_ENGINE = ("model", "engine")
 
 
 class Metrics:
@@ -56,6 +57,13 @@ class Metrics:
         verifier_agreement: Whether the answer a verifier scored highest was the job's.
         engine_failures: Samples that failed for good, by error.
         engine_retries: Samples that were sent again.
+        engine_sequences: Sequences in engines, by state: running, waiting.
+        engine_kv_tokens: Tokens that KV caches have room for, by state: used, free.
+        engine_steps: Batches that engines ran.
+        engine_sampled_tokens: Tokens that engines sampled, those nobody was given included.
+        engine_preemptions: Times a sequence had to give up its KV.
+        engine_prefix_tokens: Prompt tokens looked for in prefix caches, by outcome: hit, miss.
+        engine_drafts, engine_draft_tokens: Guesses of speculative decoding, and their tokens: accepted, rejected.
         http_requests: By method, route and status.
         http_seconds: From the request to the end of its response.
         http_open: Requests that are being answered.
@@ -97,6 +105,37 @@ class Metrics:
         )
         self.engine_failures = Counter("ttc_engine_failures_total", "Failed samples", ["code"], registry=registry)
         self.engine_retries = Counter("ttc_engine_retries_total", "Samples sent again", ["role"], registry=registry)
+        self.engine_sequences = Gauge(
+            "ttc_engine_sequences",
+            "Sequences in engines",
+            [*_ENGINE, "state"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.engine_kv_tokens = Gauge(
+            "ttc_engine_kv_tokens",
+            "Room of KV caches",
+            [*_ENGINE, "state"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.engine_steps = Counter("ttc_engine_steps_total", "Batches", _ENGINE, registry=registry)
+        self.engine_sampled_tokens = Counter(
+            "ttc_engine_sampled_tokens_total", "Sampled, delivered or not", _ENGINE, registry=registry
+        )
+        self.engine_preemptions = Counter(
+            "ttc_engine_preemptions_total", "Sequences that gave up their KV", _ENGINE, registry=registry
+        )
+        self.engine_prefix_tokens = Counter(
+            "ttc_engine_prefix_tokens_total",
+            "Looked for in prefix caches",
+            [*_ENGINE, "outcome"],
+            registry=registry,
+        )
+        self.engine_drafts = Counter("ttc_engine_drafts_total", "Guesses", _ENGINE, registry=registry)
+        self.engine_draft_tokens = Counter(
+            "ttc_engine_draft_tokens_total", "Guessed tokens", [*_ENGINE, "outcome"], registry=registry
+        )
         self.http_requests = Counter(
             "ttc_http_requests_total", "HTTP requests", ["method", "route", "status"], registry=registry
         )

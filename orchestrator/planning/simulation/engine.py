@@ -14,7 +14,6 @@ from hashlib import blake2b
 
 from orchestrator.engine import (
     Delta,
-    EngineHealth,
     Finished,
     FinishReason,
     GenerateRequest,
@@ -25,6 +24,7 @@ from orchestrator.engine import (
     Span,
     StepRewards,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed
 from orchestrator.planning.simulation.recording import Recorder, Reply
 from orchestrator.planning.simulation.system import System

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 import pytest
 
-from orchestrator.engine import Delta, EngineHealth, Finished, GenerateRequest, GenerationEvent, Prefilled
+from orchestrator.engine import Delta, Finished, GenerateRequest, GenerationEvent, Prefilled
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import EngineFailed
 from orchestrator.testing import ScriptedEngine, babble
 from orchestrator.testing.engine_contract import EngineContract

@@ -17,7 +17,6 @@ from orchestrator.engine import (
     Capability,
     Delta,
     Embeddings,
-    EngineHealth,
     Finished,
     FinishReason,
     GenerateRequest,
@@ -32,6 +31,7 @@ from orchestrator.engine import (
     TokenAlternatives,
     TokenScores,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest, TtcError, UnknownName
 from orchestrator.monitors import AnswerComplete, ConfidenceFloor, Repetition
 from orchestrator.reply_form import ToolCall, ToolOffer

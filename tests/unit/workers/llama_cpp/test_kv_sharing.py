@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from orchestrator.engine import (
     Delta,
-    EngineHealth,
     Finished,
     FinishReason,
     GenerateRequest,
@@ -23,6 +22,7 @@ from orchestrator.engine import (
     SampleSpec,
     Span,
 )
+from orchestrator.engine_health import EngineHealth
 from orchestrator.sampling import Sampling
 from orchestrator.workers.llama_cpp import LlamaCppEngine
 

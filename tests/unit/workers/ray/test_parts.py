@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engine import EngineHealth, GenerateRequest, Message, Prompt, SampleSpec
+from orchestrator.engine import GenerateRequest, Message, Prompt, SampleSpec
+from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import ContextOverflow, EngineFailed, InvalidRequest
 from orchestrator.fleet_file import FleetFile
 from orchestrator.workers.ray.totals import Totals
@@ -104,6 +105,7 @@ def test_totals_go_on_over_the_end_of_replicas_and_ready_is_who_has_one_that_is(
     one = EngineHealth(requests=3, output_tokens=10, live_sequences=2, kv_cells=8)
     totals.saw({"a": one, "b": replace(one, is_ready=False, detail="loading")})
     both = totals.sum()
+    assert both.is_shared
     assert (both.is_ready, both.detail, both.requests, both.live_sequences, both.kv_cells) == (
         True,
         "loading",
