@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from orchestrator.fleet_file import Accelerator, ClusterEntry, FleetFile, ModelEntry, NodeEntry, Prices, Replicas
@@ -16,7 +17,10 @@ from orchestrator.planning.plan import Plan, RolePlan
 _MACHINES = {"aws": ("InstanceType",), "gcp": ("machineType",), "azure": ("azure_arm_parameters", "vmSize")}
 """Where the clouds' node providers of Ray want the name of a machine."""
 
-_SETUP = "pip install 'ttc-orchestrator[ray,vllm]'"
+_RAY, _VLLM = "2.60.0", "0.32.0"
+"""Versions for the nodes, as in the repository's ``ray_cluster.yaml``; the tests hold the two files together."""
+_IMAGE = f"rayproject/ray:{_RAY}-py312"
+_DIST = "/home/ray/dist"
 _NO_TIME_S = 1e-9
 _QUEUED = 2
 """Requests that a replica takes, for each that it can decode at once: the next ones wait in the engine."""
@@ -201,12 +205,31 @@ def cluster_yaml(plan: Plan, *, name: str = "ttc") -> str:
         "idle_timeout_minutes": 10,
         "provider": provider,
         "auth": {"ssh_user": "ubuntu"},
-        "setup_commands": [_SETUP],
+        **_installation(),
         "head_node_type": "head",
         "available_node_types": types,
     }
-    head = "# Made by `ttc plan`: `ray up ray_cluster.yaml` starts it; `ttc fleet up fleet.toml` starts the models."
-    return "\n".join([head, *_yaml(cluster, 0)]) + "\n"
+    head = [
+        "# Made by `ttc plan`: `ray up ray_cluster.yaml` starts it; `ttc fleet up fleet.toml` starts the models.",
+        "# Nodes install a wheel; make it in a clone of ttc-orchestrator: python -m pip wheel --no-deps --wheel-dir dist .",
+    ]
+    return "\n".join([*head, *_yaml(cluster, 0)]) + "\n"
+
+
+def _installation() -> dict[str, Any]:  # Any: nested texts
+    """Ray and Python are those of the image; the rest is installed in the versions that the project was tested with."""
+    wheel = f"{_DIST}/ttc_orchestrator-{version('ttc-orchestrator')}-py3-none-any.whl"
+    return {
+        "docker": {
+            "container_name": "ray",
+            "head_image": _IMAGE,
+            "worker_image": f"{_IMAGE}-gpu",
+            "pull_before_run": True,
+        },
+        "file_mounts": {_DIST: "dist"},
+        "head_setup_commands": [f"pip install '{wheel}[ray]'"],
+        "worker_setup_commands": [f"pip install '{wheel}[ray,vllm]' vllm=={_VLLM}"],
+    }
 
 
 def _machine(cloud: str, name: str) -> dict[str, Any]:  # Any: nested texts

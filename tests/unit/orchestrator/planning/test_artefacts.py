@@ -93,6 +93,15 @@ def test_the_cluster_file_passes_rays_schema(plan: Plan) -> None:
     assert gpus == sum(node.accelerator.gpus * node.min for node in fleet_of(plan).cluster.nodes.values())
 
 
+def test_nodes_install_what_those_of_the_repositorys_own_cluster_do(plan: Plan) -> None:
+    yaml = pytest.importorskip("yaml")
+    cluster = yaml.safe_load(cluster_yaml(plan))
+    ours = yaml.safe_load((Path(__file__).parents[4] / "ray_cluster.yaml").read_text(encoding="utf-8"))
+    for key in ("file_mounts", "head_setup_commands", "worker_setup_commands"):
+        assert cluster[key] == ours[key]
+    assert cluster["docker"].items() <= ours["docker"].items()
+
+
 @pytest.mark.parametrize("cloud", ["gcp", "azure"])
 def test_other_clouds_name_their_machines_elsewhere(plan: Plan, cloud: str) -> None:
     yaml = pytest.importorskip("yaml")
