@@ -211,7 +211,7 @@ def cluster_yaml(plan: Plan, *, name: str = "ttc") -> str:
     }
     head = [
         "# Made by `ttc plan`: `ray up ray_cluster.yaml` starts it; `ttc fleet up fleet.toml` starts the models.",
-        "# Nodes install a wheel; make it in a clone of ttc-orchestrator: python -m pip wheel --no-deps --wheel-dir dist .",
+        "# Nodes install a wheel, made in a clone of ttc-orchestrator by pip wheel --no-deps --wheel-dir dist .",
     ]
     return "\n".join([*head, *_yaml(cluster, 0)]) + "\n"
 
