@@ -61,20 +61,21 @@ def status_table(statuses: Sequence[ModelStatus]) -> Table:
     """All models."""
     from rich.table import Table
 
-    columns = ("model", "state", "replicas", "ongoing", "sequences", "tokens/s", "output tokens", "cached", "ended")
-    table = Table(*columns, box=None, pad_edge=False)
+    columns = ("model", "state", "replicas", "ongoing", "sequences", "waiting", "KV", "tokens/s", "output tokens")
+    table = Table(*columns, "cached", "ended", box=None, pad_edge=False)
     for status in statuses:
         known = status.engine
-        rate = status.cache_hit_rate
         table.add_row(
             status.name,
             status.state,
             _replicas(status),
             str(status.ongoing),
             f"{known.get('live_sequences', 0):.0f}",
+            f"{known.get('waiting_sequences', 0):.0f}",
+            _share(known.get("resident_kv_cells", 0), known.get("kv_cells", 0)),
             f"{known.get('tokens_per_s', 0):.1f}",
             f"{known.get('output_tokens', 0):,.0f}",
-            "-" if rate is None else f"{rate:.0%}",
+            _share(known.get("cached_prompt_tokens", 0), known.get("prompt_tokens", 0)),
             str(status.num_ended),
         )
     return table
@@ -83,6 +84,10 @@ def status_table(statuses: Sequence[ModelStatus]) -> Table:
 def problem_lines(statuses: Sequence[ModelStatus]) -> list[str]:
     """Why models are not ready."""
     return [f"{status.name}: {status.message}" for status in statuses if status.state != READY and status.message]
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}" if whole else "-"
 
 
 def _replicas(status: ModelStatus) -> str:
