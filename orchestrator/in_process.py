@@ -22,6 +22,7 @@ from orchestrator.asking import Asking, CheckedJob, VerifierLike, asked_before
 from orchestrator.budget import Budget
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.config import Settings, read_settings
+from orchestrator.controller.recorder import Create
 from orchestrator.engine import Engine, Message
 from orchestrator.equipment import Equipment
 from orchestrator.errors import InvalidRequest, JobConflict, LeaseLost, RunFailure, TtcError
@@ -272,6 +273,7 @@ class Orchestrator:
         on_event: Publish | None = None,
         is_watched: IsWatched | None = None,
         lease_s: float = LEASE_S,
+        is_stored_first: bool = True,
     ) -> Result:
         """Stores a new job and runs it here, without its ever being queued; its failure is in the result.
 
@@ -282,13 +284,21 @@ class Orchestrator:
             on_event: Called with every event; must not block.
             is_watched: Whether it is to be told what is not durable, too; by default it is.
             lease_s: It is lost to others when nothing was written for so long.
+            is_stored_first: Whether it begins when it is stored; otherwise it is stored while it runs, or, if it is
+                quick, in one write with its end. Only a bound job whose payment has no caps may begin before.
 
         Raises:
-            JobConflict, BudgetExhausted, StoreFailed: It could not be stored; see `Jobs.create`.
+            JobConflict, BudgetExhausted, StoreFailed: It could not be stored; see `Jobs.create`. One that has begun
+                has failed of it, which its result says.
         """
-        await self.store.create(record, lease_s=lease_s, payment=payment)
+        create: Create | None = None
+        is_capped = payment is not None and payment.is_capped
+        if is_stored_first or is_capped or not asked.spec.is_bound:
+            await self.store.create(record, lease_s=lease_s, payment=payment)
+        else:
+            create = lambda first: self.store.create(record, lease_s=lease_s, payment=payment, first=first)  # noqa: E731  # one expression
         return await self._lives.run(
-            record.id, asked, epoch=1, on_event=on_event, is_watched=is_watched, due_at=record.due_at
+            record.id, asked, epoch=1, on_event=on_event, is_watched=is_watched, due_at=record.due_at, create=create
         )
 
     async def run_claimed(

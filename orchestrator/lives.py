@@ -17,6 +17,7 @@ from orchestrator.budget import NOTHING, Amount
 from orchestrator.clock import Clock
 from orchestrator.controller import JobRun, Recorder, RunContext
 from orchestrator.controller.ending import end_now, final_of_cancelled
+from orchestrator.controller.recorder import Create
 from orchestrator.equipment import Equipment
 from orchestrator.errors import LeaseLost, TtcError
 from orchestrator.events import Event, IsWatched, Publish, careful
@@ -115,6 +116,7 @@ class Lives:
         on_event: Publish | None = None,
         is_watched: IsWatched | None = None,
         due_at: float | None = None,
+        create: Create | None = None,
     ) -> Result:
         """Carries a claimed job to its end; failures are in the result.
 
@@ -129,9 +131,11 @@ class Lives:
             on_event: Told every event.
             is_watched: Whether it is to be told what is not durable, too; by default it is.
             due_at: By when its answer is wanted, seconds since the epoch.
+            create: Stores the job, which is not stored yet, with the first rows of its journal: soon after it has
+                begun, at the latest with its end.
         """
         on_event = None if on_event is None else careful(on_event)
-        context = self._context(job_id, asked.spec, epoch=epoch, rows=rows, on_event=on_event)
+        context = self._context(job_id, asked.spec, epoch=epoch, rows=rows, on_event=on_event, create=create)
         context.due_at, context.is_watched = due_at, is_watched
         context.known_above = self._known_above.pop(job_id, NOTHING)
         life = _Life(self._job_run(context, asked), asyncio.Event())
@@ -140,6 +144,8 @@ class Lives:
             await self._end_earlier(job_id)
             self._lives[job_id] = life
             _tell_start(context, asked)
+            if create is not None:
+                await context.recorder.flush()
             result = await life.run.run()
             is_over = result.state.is_terminal
             return result
@@ -199,6 +205,7 @@ class Lives:
         rows: Sequence[JournalRow],
         on_event: Publish | None,
         fleet: OfflineFleet | None = None,
+        create: Create | None = None,
     ) -> RunContext:
         recording = Recording(rows)
         reader = self._equipment.reader(spec.answer_kind)
@@ -214,6 +221,7 @@ class Lives:
                 next_seq=recording.next_seq,
                 publish=on_event,
                 waits=not spec.is_bound,
+                create=create,
             ),
             recording=recording,
             tree=Tree(Node(id="0", messages=spec.messages)),

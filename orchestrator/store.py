@@ -101,11 +101,31 @@ class Payment:
     amount: Amount
     caps: Mapping[str, Amount | None]
 
+    @property
+    def is_capped(self) -> bool:
+        """Whether it may not fit; otherwise it is only counted."""
+        return any(cap is not None for cap in self.caps.values())
+
+
+class Change(NamedTuple):
+    """What an append writes; see `Journals.append`."""
+
+    rows: Sequence[JournalRow] = ()
+    state: JobState | None = None
+    result: dict[str, Any] | None = None  # Any: JSON values
+
 
 class Jobs(Protocol):
     """The records of jobs."""
 
-    async def create(self, record: JobRecord, *, lease_s: float | None = None, payment: Payment | None = None) -> None:
+    async def create(
+        self,
+        record: JobRecord,
+        *,
+        lease_s: float | None = None,
+        payment: Payment | None = None,
+        first: Change | None = None,
+    ) -> None:
         """Adds a job and sets aside what it may cost: all or nothing, in this order of checks.
 
         Args:
@@ -113,6 +133,8 @@ class Jobs(Protocol):
             lease_s: With it the job is never queued: ``record.owner`` holds it from the start, running, in epoch 1, as
                 after `claim`.
             payment: What to set aside for it.
+            first: Appended at once by its owner. Where a store makes that a second step and is stopped between the two,
+                the job is there and its lease runs out.
 
         Raises:
             JobConflict: The id is taken, or its tenant has a job with this idempotency key; the field ``job_id`` of

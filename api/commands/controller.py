@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -60,4 +59,4 @@ def controller(
         names = ", ".join(engine.describe().name for engine in orchestrator.fleet)
         click.echo(f"running jobs of {shown_store(kept_in)}, {settings.service.concurrency} at once, with {names}")
 
-    return asyncio.run(process.control(serving, on_ready=ready))
+    return process.run(process.control(serving, on_ready=ready))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -90,7 +89,7 @@ def serve(
             click.echo("  no API keys: this machine only, no questions asked (ttc keys create)")
 
     with listener:
-        return asyncio.run(process.serve(serving, listener, on_ready=ready))
+        return process.run(process.serve(serving, listener, on_ready=ready))
 
 
 def _announce(address: str, models: list[str], store: str) -> None:

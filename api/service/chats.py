@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 
 from orchestrator.asking import CheckedJob
-from orchestrator.errors import LeaseLost, ServiceStopping, TooManyRequests, TtcError
+from orchestrator.errors import LeaseLost, ServiceStopping, StoreFailed, TooManyRequests, TtcError
 from orchestrator.events import NOT_DURABLE, Event
 from orchestrator.in_process import Orchestrator
 from orchestrator.runner import Runner
@@ -42,6 +42,7 @@ class Chats:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._left: set[str] = set()
         self._is_draining = False
+        self._has_store_failed = False  # the last run; then the next one buys nothing before it is stored
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -186,10 +187,13 @@ class Chats:
                     on_event=on_event,
                     is_watched=lambda: wants_text or self._runner.is_followed(record.id),
                     lease_s=self._runner.lease_s,
+                    is_stored_first=wants_text or self._has_store_failed,
                 )
+            self._has_store_failed = isinstance(result.error, StoreFailed)
             if isinstance(result.error, LeaseLost):  # of which no event tells
                 tell(result.error)
         except TtcError as error:
+            self._has_store_failed = isinstance(error, StoreFailed)
             tell(error)
         except Exception as error:  # noqa: BLE001  # one run must not end the others
             _LOG.exception("a chat could not be run", extra={"job_id": record.id})

@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from multiprocessing import parent_process
+from typing import Any
 
 import uvicorn
 
@@ -38,6 +39,9 @@ _SPREADS = sys.platform == "linux"
 """Elsewhere connections to sockets with one address are not spread, and processes accept from the same socket."""
 _CLOSE_S = 5
 """Responses that are under way when everything else has ended have so long."""
+_GC_OBJECTS = 5000
+"""So many new objects are looked through at once for what is unreachable: a job in flight has some thousand, which
+Python's 700 would be looked through again and again. 0.18 in place of 0.32 ms of CPU time for a chat."""
 CTRL_C = 130
 
 
@@ -141,6 +145,20 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def run(work: Coroutine[Any, Any, int]) -> int:  # Any: as in asyncio
+    """Runs a process to its exit code: in uvloop's event loop, which takes less CPU time, where it is installed."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop
+
+
 async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable[[Orchestrator, bool], None]) -> int:
     """Serves HTTP and runs queued jobs until a signal comes; returns the exit code.
 
@@ -161,6 +179,7 @@ async def serve(serving: Serving, listener: socket.socket, *, on_ready: Callable
         server = _Server(_config(service, gate, observing))
         gc.collect()
         gc.freeze()  # what is there now stays, and need not be looked through again and again
+        gc.set_threshold(_GC_OBJECTS, 10, 10)
         stop = Stop()
         with _stopping(stop, is_worker=serving.is_worker):
             async with asyncio.TaskGroup() as tasks:

@@ -48,13 +48,21 @@ class StrictRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
+            is_strict = isinstance(request, StrictRequest)
+            return await handle(request if is_strict else StrictRequest(request.scope, request.receive))
 
         return handle_strictly
 
 
-class _StrictRequest(Request):
+class StrictRequest(Request):
+    """A request whose body is read with `strict_json`."""
+
     async def json(self) -> Any:  # Any: a JSON value
+        """The body.
+
+        Raises:
+            InvalidRequest: As `strict_json` does.
+        """
         if not hasattr(self, "_strict"):
             self._strict = strict_json(await self.body())
         return self._strict

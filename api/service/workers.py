@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import multiprocessing
 import multiprocessing.connection
@@ -17,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from orchestrator.api.service.observing import forget_process, shared_between_processes
-from orchestrator.api.service.process import CTRL_C, Serving, own_listener, serve
+from orchestrator.api.service.process import CTRL_C, Serving, own_listener, run, serve
 from orchestrator.api.terminal import failures
 from orchestrator.api.terminal.log import send_logs_to_file
 
@@ -113,6 +112,6 @@ def _work(serving: Serving, listener: socket.socket) -> None:
         return
 
     try:
-        sys.exit(asyncio.run(serve(serving, own_listener(listener), on_ready=ready)))
+        sys.exit(run(serve(serving, own_listener(listener), on_ready=ready)))
     except Exception as error:  # noqa: BLE001  # nothing but a line may reach the user
         sys.exit(failures.report(error, as_json=False, log_file=log_file))

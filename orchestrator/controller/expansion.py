@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 from dataclasses import replace
+from functools import cache, partial
 from itertools import groupby
 
 from orchestrator.actions import Expand
@@ -64,6 +65,7 @@ class Expansion:
         self._model, self._engine = run.fleet.resolve(action.model)
         self._description = self._engine.describe()
         self._context_tokens: dict[str, int] = {}
+        self._amount = cache(partial(sample_amount, self._description.cost))  # most samples are alike
         self._units = self._wanted_units()
         if run.committed is not None and run.answering is None:
             run.answering = next((unit.node_id for unit in self._units if unit.parent.id == run.committed), None)
@@ -256,12 +258,8 @@ class Expansion:
         ledger = self._run.ledger
 
         def amount(tokens: int) -> Amount:
-            return sample_amount(
-                self._description.cost,
-                context_tokens=context,
-                prompt_tokens=context if pays_prompt else 0,
-                output_tokens=tokens,
-            )
+            prompt_tokens = context if pays_prompt else 0
+            return self._amount(context_tokens=context, prompt_tokens=prompt_tokens, output_tokens=tokens)
 
         def missing(tokens: int) -> Shortfall | None:
             return ledger.shortfall(amount(tokens), may_use_hold=self._is_conclusion)

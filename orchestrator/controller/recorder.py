@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from orchestrator.errors import StoreFailed, TtcError
 from orchestrator.events import Event, Publish
-from orchestrator.store import JobState, JournalRow, Journals
+from orchestrator.store import Change, JobState, JournalRow, Journals
+
+Create = Callable[[Change], Awaitable[None]]
+"""Creates a job together with the first append to its journal."""
 
 _GATHER_S = 0.02
 """Rows that nobody waits for are written so long after the first of them: a job that is faster is one append."""
@@ -26,6 +30,7 @@ class Recorder:
         publish: Told each row when it is durable.
         waits: Whether `flush` waits for the store. Where nobody can resume the job, its rows are written in the
             background, those of `_GATHER_S` at once; only its end is waited for.
+        create: Takes the place of the first append, for a job that is not in the store yet; None for one that is.
     """
 
     def __init__(
@@ -37,8 +42,10 @@ class Recorder:
         next_seq: int,
         publish: Publish | None = None,
         waits: bool = True,
+        create: Create | None = None,
     ) -> None:
         self._journals = journals
+        self._create = create
         self._job_id = job_id
         self._epoch = epoch
         self._next_seq = next_seq
@@ -73,18 +80,18 @@ class Recorder:
             return
         if self._failure is not None:
             raise self._failure
-        if self._pending and self._timer is None:
+        if (self._pending or self._create is not None) and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._begin_writing)
 
     def _begin_writing(self) -> None:
         self._timer = None
-        if self._pending and (self._background is None or self._background.done()):
+        if self._background is None or self._background.done():
             # No task group: it ends by itself, and the append of the job's end waits for it.
             self._background = asyncio.ensure_future(self._write_pending())
 
     async def _write_pending(self) -> None:
         try:
-            while self._pending:
+            while self._pending or self._create is not None:
                 await self._write(state=None, result=None)
         except TtcError:
             return  # the next `flush` raises it
@@ -100,7 +107,7 @@ class Recorder:
                 raise self._failure
             self._stop_timer()
             rows, self._pending = self._pending, []
-            if not rows and state is None:
+            if not rows and state is None and self._create is None:
                 return
             await self._append(rows, state=state, result=result)
 
@@ -133,8 +140,11 @@ class Recorder:
         """One append, seen through to its end even if the caller is cancelled: nobody may write before it is known
         where the journal ends.
         """
-        append = self._journals.append(self._job_id, self._epoch, rows, state=state, result=result)
-        writing = asyncio.ensure_future(append)
+        if self._create is not None:
+            writing = asyncio.ensure_future(self._create(Change(rows, state, result)))
+        else:
+            append = self._journals.append(self._job_id, self._epoch, rows, state=state, result=result)
+            writing = asyncio.ensure_future(append)
         cancelled: asyncio.CancelledError | None = None
         while not writing.done():
             try:
@@ -148,6 +158,7 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  # rows that are no JSON values, or a store of somebody else's
             self._failure = StoreFailed(f"the journal of job {self._job_id!r} cannot be written: {error!r}")
         else:
+            self._create = None
             self._is_over = self._is_over or state is not None
             self._tell(rows)
         if cancelled is not None:

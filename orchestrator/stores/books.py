@@ -68,14 +68,15 @@ def set_aside(
     """
     before = shelf.hold(job_id)
     granted = amount
+    found = {period: shelf.book(account, period) for period in caps}
     for period, cap in caps.items():
-        book = shelf.book(account, period)
+        book = found[period]
         own = NOTHING if before is None else before.amount_in(account, period)
         granted = _fitting(granted, period, cap=cap, taken=book.spent + book.aside - own, partly=partly)
     _release(shelf, before)
     for period in caps:
-        book = shelf.book(account, period)
-        shelf.put_book(account, period, replace(book, aside=book.aside + granted))
+        book = found[period] if before is None else shelf.book(account, period)
+        shelf.put_book(account, period, Book(book.spent, book.aside + granted))
     shelf.put_hold(job_id, Hold(account, granted, tuple(caps)))
     return granted
 
@@ -85,11 +86,17 @@ def settle(shelf: Shelf, job_id: str, actual: Amount) -> None:
     hold = shelf.hold(job_id)
     if hold is None:
         return
-    _release(shelf, hold)
     for period in hold.periods:
         book = shelf.book(hold.account, period)
-        shelf.put_book(hold.account, period, replace(book, spent=book.spent + actual))
+        shelf.put_book(hold.account, period, Book(book.spent + actual, book.aside - hold.amount))
     shelf.put_hold(job_id, None)
+
+
+def charge(shelf: Shelf, account: str, actual: Amount, *, periods: Iterable[str]) -> None:
+    """Books what a job has cost for which nothing was set aside."""
+    for period in periods:
+        book = shelf.book(account, period)
+        shelf.put_book(account, period, Book(book.spent + actual, book.aside))
 
 
 def cost_in(result: Mapping[str, Any] | None) -> Amount:  # Any: JSON values

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.budget import NOTHING
 from orchestrator.clock import Clock, SystemClock
 from orchestrator.errors import StoreFailed
-from orchestrator.store import Claimed, JobRecord, JobState, JournalRow, Payment
+from orchestrator.store import Change, Claimed, JobRecord, JobState, JournalRow, Payment
 from orchestrator.stores import books
 from orchestrator.stores.leases import Holders, check_claim, lease_end
 from orchestrator.stores.memory_books import MemoryAccounts, MemoryDocuments, MemoryShelf
@@ -68,7 +68,14 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
 
     # Jobs
 
-    async def create(self, record: JobRecord, *, lease_s: float | None = None, payment: Payment | None = None) -> None:
+    async def create(
+        self,
+        record: JobRecord,
+        *,
+        lease_s: float | None = None,
+        payment: Payment | None = None,
+        first: Change | None = None,
+    ) -> None:
         """Adds a job and sets aside what it may cost."""
         self._check_open()
         if record.id in self._jobs:
@@ -88,6 +95,8 @@ class MemoryStore(MemoryAccounts, MemoryDocuments):
         if key is not None:
             self._by_key[key] = record.id
         self._enter(record)
+        if first is not None:
+            await self.append(record.id, record.epoch, **first._asdict())
 
     async def find(self, *, tenant: str, idempotency_key: str) -> JobRecord | None:
         """The job with this key."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from orchestrator.budget import NOTHING
-from orchestrator.store import JobRecord, JobState, JournalRow, Payment
+from orchestrator.store import Change, JobRecord, JobState, JournalRow, Payment
 from orchestrator.stores import books
 from orchestrator.stores.leases import check_claim, lease_end
 from orchestrator.stores.rows import (
@@ -31,9 +32,10 @@ _COLUMNS = (
 )
 _RECORDS = f"SELECT {_COLUMNS}, spec, result FROM jobs JOIN texts ON job_id = id"  # noqa: S608  # constants
 _NEW_JOB = (
-    f"INSERT INTO jobs ({_COLUMNS}, lease_s, lease_until) "  # noqa: S608  # constants
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO jobs ({_COLUMNS}, lease_s, lease_until, next_seq) "  # noqa: S608  # constants
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_NEW_ROW = "INSERT INTO journal (job_id, seq, kind, data) VALUES (?, ?, ?, ?)"
 
 
 class _Move(NamedTuple):
@@ -46,10 +48,22 @@ class _Move(NamedTuple):
 class SqliteJobs(SqliteFile):
     """Implements `orchestrator.store.Jobs` and `orchestrator.store.Journals`."""
 
-    async def create(self, record: JobRecord, *, lease_s: float | None = None, payment: Payment | None = None) -> None:
-        """Adds a job and sets aside what it may cost."""
+    async def create(
+        self,
+        record: JobRecord,
+        *,
+        lease_s: float | None = None,
+        payment: Payment | None = None,
+        first: Change | None = None,
+    ) -> None:
+        """Adds a job and sets aside what it may cost; what is appended to it at once is part of the same write."""
         given = record
         record = record if lease_s is None else started(record)
+        rows: list[tuple[object, ...]] = []
+        if first is not None:
+            rows = [(record.id, *row) for row in encoded_rows(first.rows)]
+            state = first.state or record.state
+            record = replace(record, state=state, result=first.result, updated_at=self._clock.time())
         spec, result = encoded(record.spec), None if record.result is None else encoded(record.result)
 
         def insert(connection: sqlite3.Connection) -> None:
@@ -60,11 +74,13 @@ class SqliteJobs(SqliteFile):
                 if other is not None:
                     raise key_exists(other, record)
             if payment is not None:
-                shelf = SqliteShelf(connection)
-                books.set_aside(shelf, payment.account, record.id, payment.amount, caps=payment.caps)
-            lease = (0.0, 0.0) if lease_s is None else (lease_s, self._clock.time() + lease_s)
-            connection.execute(_NEW_JOB, (*_values(record), *lease))
+                _pay(SqliteShelf(connection), record, payment)
+            lease = (0.0, 0.0)
+            if lease_s is not None:
+                lease = (lease_s, lease_end(record.state, now=self._clock.time(), lease_s=lease_s))
+            connection.execute(_NEW_JOB, (*_values(record), *lease, len(rows)))
             connection.execute("INSERT INTO texts (job_id, spec, result) VALUES (?, ?, ?)", (record.id, spec, result))
+            connection.executemany(_NEW_ROW, rows)
 
         await self._write(insert)
         if record.state is JobState.QUEUED:
@@ -177,7 +193,7 @@ class SqliteJobs(SqliteFile):
                 connection.execute("UPDATE jobs SET state = ? WHERE id = ?", (move.after.value, job_id))
             if new_result is not None:
                 connection.execute("UPDATE texts SET result = ? WHERE job_id = ?", (new_result, job_id))
-            connection.executemany("INSERT INTO journal (job_id, seq, kind, data) VALUES (?, ?, ?, ?)", new_rows)
+            connection.executemany(_NEW_ROW, new_rows)
             if move.after.is_terminal:
                 _settle(connection, job_id)
             has_moved = move.before is not move.after and JobState.WAITING is not move.before
@@ -231,6 +247,16 @@ def unknown(connection: sqlite3.Connection, job_id: str) -> Exception:
     """There is no such job."""
     latest = connection.execute("SELECT id FROM jobs ORDER BY id DESC LIMIT ?", (_LATEST_SHOWN,)).fetchall()
     return unknown_job(job_id, [row[0] for row in latest])
+
+
+def _pay(shelf: SqliteShelf, record: JobRecord, payment: Payment) -> None:
+    """Sets aside what a new job may cost; books what it has cost if it ends with that."""
+    if record.state.is_terminal and not payment.is_capped:
+        books.charge(shelf, payment.account, books.cost_in(record.result), periods=payment.caps)
+        return
+    books.set_aside(shelf, payment.account, record.id, payment.amount, caps=payment.caps)
+    if record.state.is_terminal:
+        books.settle(shelf, record.id, books.cost_in(record.result))
 
 
 def _settle(connection: sqlite3.Connection, job_id: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.budget import NOTHING, Amount
 from orchestrator.errors import BudgetExhausted, JobConflict, LeaseLost
-from orchestrator.store import JobRecord, JobState, Payment, Store
+from orchestrator.store import Change, JobRecord, JobState, Payment, Store
 from orchestrator.stores.leases import new_owner
 from orchestrator.testing.store_suite import StoreSuite, rows
 from orchestrator.usage import Usage
@@ -201,6 +201,12 @@ class AccountsContract(StoreSuite):
         assert await store.spent("a", "total") == (NOTHING, tokens(60))
         await store.claim("j", new_owner(), lease_s=60)
         await store.append("j", 1, rows(0), state=JobState.SUCCEEDED, result=RESULT)
+        assert await store.spent("a", "total") == (COST, NOTHING)
+
+    async def test_a_job_that_ends_as_it_is_created_is_settled_with_that(self, store: Store) -> None:
+        payment = Payment("a", tokens(60), {"total": None})
+        first = Change(rows(0), JobState.SUCCEEDED, RESULT)
+        await store.create(JobRecord(id="j", owner=new_owner()), lease_s=60, payment=payment, first=first)
         assert await store.spent("a", "total") == (COST, NOTHING)
 
     # Rates

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import JobConflict, LeaseLost, UnknownName
-from orchestrator.store import JobRecord, JobState, Store
+from orchestrator.store import Change, JobRecord, JobState, Store
 from orchestrator.stores.identifiers import new_job_id
 from orchestrator.stores.leases import new_owner
 from orchestrator.testing.store_suite import ODD_VALUES, StoreSuite, rows
@@ -92,6 +92,30 @@ class JobsContract(StoreSuite):
         with pytest.raises(JobConflict):
             await store.claim("a", new_owner(), lease_s=60)
         await store.append("a", 1, rows(0))
+        await asyncio.sleep(self.short_lease_s * 5)
+        assert await store.claim("a", new_owner(), lease_s=60) == 2
+
+    async def test_a_job_that_ends_as_it_is_created_is_never_held(self, store: Store) -> None:
+        first = Change(rows(0, 2), JobState.SUCCEEDED, {"n": 1})
+        await store.create(JobRecord(id="a", owner=new_owner(), tenant="t"), lease_s=60, first=first)
+        record = await store.get("a")
+        assert (record.state, record.epoch, record.result) == (JobState.SUCCEEDED, 1, {"n": 1})
+        assert await store.read("a") == list(first.rows)
+        assert await store.count_jobs(tenant="t") == {JobState.SUCCEEDED: 1}
+        with pytest.raises(JobConflict):
+            await store.claim("a", new_owner(), lease_s=60)
+
+    async def test_a_journal_that_begins_as_its_job_is_created_goes_on_from_there(self, store: Store) -> None:
+        first = Change(rows(0, 2))
+        await store.create(JobRecord(id="a", owner=new_owner()), lease_s=self.short_lease_s * 4, first=first)
+        with pytest.raises(LeaseLost):
+            await store.append("a", 1, rows(0))
+        await store.append("a", 1, rows(2))
+        assert [row.seq for row in await store.read("a")] == [0, 1, 2]
+        assert await store.take(new_owner(), lease_s=60) is None
+        with pytest.raises(JobConflict):
+            await store.create(JobRecord(id="a", owner=new_owner()), lease_s=60, first=first)
+        assert len(await store.read("a")) == 3
         await asyncio.sleep(self.short_lease_s * 5)
         assert await store.claim("a", new_owner(), lease_s=60) == 2
 

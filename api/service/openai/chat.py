@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from orchestrator.api.service.callers import Caller
 from orchestrator.api.service.dependencies import ServiceOf
+from orchestrator.api.service.direct import DirectRoute
 from orchestrator.api.service.fields import errors
 from orchestrator.api.service.openai.chat_reply import completion
 from orchestrator.api.service.openai.chat_request import ChatRequest
@@ -21,10 +22,9 @@ from orchestrator.api.service.openai.running import begun, ended, kinds_for_whol
 from orchestrator.api.service.openai.views import STREAM, ChatView, ModelList, ModelView
 from orchestrator.api.service.service import Service
 from orchestrator.api.service.streams import EventStream
-from orchestrator.api.service.strict_json import StrictRoute
 from orchestrator.events import Event
 
-router = APIRouter(prefix="/v1", tags=["openai"], route_class=StrictRoute)
+router = APIRouter(prefix="/v1", tags=["openai"], route_class=DirectRoute)
 
 _MADE_AT = 1_767_225_600
 """When our models were made, as clients insist on a date."""

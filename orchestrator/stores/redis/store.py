@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from orchestrator.errors import StoreFailed
-from orchestrator.store import Claimed, JobRecord, JobState, JournalRow, Payment
+from orchestrator.store import Change, Claimed, JobRecord, JobState, JournalRow, Payment
 from orchestrator.stores.books import cost_in
 from orchestrator.stores.leases import check_claim, is_dead
 from orchestrator.stores.redis.accounts import RedisAccounts, RedisDocuments, exhausted, payment_arguments
@@ -66,7 +66,14 @@ class RedisStore(RedisAccounts, RedisDocuments):
 
     # Jobs
 
-    async def create(self, record: JobRecord, *, lease_s: float | None = None, payment: Payment | None = None) -> None:
+    async def create(
+        self,
+        record: JobRecord,
+        *,
+        lease_s: float | None = None,
+        payment: Payment | None = None,
+        first: Change | None = None,
+    ) -> None:
         """Adds a job and sets aside what it may cost, in one step."""
         fields = record_fields(record)
         words = [word for item in fields.items() for word in item]
@@ -78,6 +85,8 @@ class RedisStore(RedisAccounts, RedisDocuments):
         if status == b"exhausted":
             assert payment is not None
             raise exhausted(details, payment.caps)
+        if first is not None:
+            await self.append(record.id, 1, **first._asdict())
 
     async def find(self, *, tenant: str, idempotency_key: str) -> JobRecord | None:
         """The job that a tenant has created with this key."""

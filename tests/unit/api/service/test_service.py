@@ -12,9 +12,16 @@ import pytest
 from orchestrator.api.service.requests import JobRequest
 from orchestrator.api.service.security.principal import KeyLimits, Principal
 from orchestrator.budget import Amount, Budget
-from orchestrator.errors import BudgetExhausted, InvalidRequest, ServiceStopping, TooManyRequests, UnknownName
+from orchestrator.errors import (
+    BudgetExhausted,
+    InvalidRequest,
+    ServiceStopping,
+    StoreFailed,
+    TooManyRequests,
+    UnknownName,
+)
 from orchestrator.events import Event
-from orchestrator.store import Claimed, JobState
+from orchestrator.store import Claimed, JobRecord, JobState
 from orchestrator.stores import MemoryStore
 from orchestrator.testing import Latency
 
@@ -104,6 +111,53 @@ async def test_a_chat_whose_listener_is_cancelled_ends_too() -> None:
         await until(has_ended)
         (record,) = await here.store.list_jobs()
     assert record.state is JobState.CANCELLED
+
+
+class Counting(MemoryStore):
+    """Counts writes, and fails while it is told to."""
+
+    is_full = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: list[bool] = []  # whether something was appended to each new job at once
+
+    async def create(self, record: JobRecord, **options: Any) -> None:
+        if self.is_full:
+            raise StoreFailed("no space left")
+        self.first.append(options.get("first") is not None)
+        await super().create(record, **options)
+
+
+async def test_a_whole_reply_is_stored_with_its_end_and_one_that_is_followed_or_paid_for_before_it_begins() -> None:
+    store, whole = Counting(), {"kinds": {"started", "result"}}
+    async with serving(store=store) as here:
+        for options in (whole, {}):
+            async with aclosing(here.service.run_now(WHO, REQUEST, **options)) as events:
+                last = [event async for event in events][-1]
+            assert (await here.store.get(last.data["result"].job_id)).state is JobState.SUCCEEDED
+        capped = Principal(tenant="t", key_id="k", limits=KeyLimits(total=Budget(max_output_tokens=10_000)))
+        async with aclosing(here.service.run_now(capped, REQUEST, **whole)) as events:
+            assert [event.kind async for event in events] == ["started", "result"]
+    assert store.first == [True, False, False]
+
+
+async def test_of_a_store_that_fails_one_chat_finds_out_and_the_next_buy_nothing() -> None:
+    store, whole = Counting(), {"kinds": {"started", "result"}}
+    async with serving(store=store) as here:
+        store.is_full = True
+        async with aclosing(here.service.run_now(WHO, REQUEST, **whole)) as events:
+            result = [event async for event in events][-1].data["result"]
+        assert isinstance(result.error, StoreFailed)
+        bought = (await here.engine.health()).requests
+        with pytest.raises(StoreFailed):
+            await anext(here.service.run_now(WHO, REQUEST, **whole))
+        assert (await here.engine.health()).requests == bought
+        store.is_full = False
+        for _ in range(2):
+            async with aclosing(here.service.run_now(WHO, REQUEST, **whole)) as events:
+                assert [event.kind async for event in events] == ["started", "result"]
+    assert store.first == [False, True]
 
 
 class SlowToCreate(MemoryStore):

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.controller import Recorder
 from orchestrator.errors import LeaseLost, StoreFailed
 from orchestrator.events import Event
-from orchestrator.store import JobState, JournalRow
+from orchestrator.store import Change, JobState, JournalRow
 
 
 class Journal:
@@ -160,6 +160,51 @@ async def test_a_patient_recorder_that_lets_go_at_once_has_written_nothing_else(
     await recorder.let_go(JobState.CANCELLED, final={"result": {}})
     await asyncio.sleep(0.05)
     assert [(row.seq, row.kind) for row in journal.rows] == [(0, "final")]
+
+
+def a_creating_recorder(journal: Journal, created: list[Change]) -> Recorder:
+    async def create(first: Change) -> None:
+        if journal.error is not None:
+            raise journal.error
+        created.append(first)
+        journal.rows += first.rows
+
+    return Recorder(journal, job_id="j", epoch=1, next_seq=0, waits=False, create=create)  # type: ignore[arg-type]  # a fake
+
+
+async def test_a_quick_job_is_created_with_its_end_in_one_write() -> None:
+    journal, created = Journal(), list[Change]()
+    recorder = a_creating_recorder(journal, created)
+    await recorder.flush()
+    await recorder.write("mark", {"n": 0})
+    recorder.add("final", {})
+    await recorder.flush(state=JobState.SUCCEEDED, result={"n": 1})
+    await asyncio.sleep(0.05)
+    assert [(len(first.rows), first.state, first.result) for first in created] == [(2, JobState.SUCCEEDED, {"n": 1})]
+    assert journal.num_appends == 0
+
+
+async def test_a_job_that_takes_longer_is_created_meanwhile_even_if_it_has_nothing_to_say() -> None:
+    journal, created = Journal(), list[Change]()
+    recorder = a_creating_recorder(journal, created)
+    await recorder.flush()
+    await asyncio.sleep(0.1)
+    assert created == [Change([])]
+    await recorder.write("mark", {"n": 0})
+    await recorder.flush(state=JobState.SUCCEEDED, result={})
+    assert (len(created), journal.num_appends, journal.states) == (1, 1, [JobState.SUCCEEDED])
+
+
+async def test_a_job_that_cannot_be_created_has_failed_of_it() -> None:
+    journal, created = Journal(), list[Change]()
+    recorder = a_creating_recorder(journal, created)
+    journal.error = StoreFailed("full")
+    await recorder.flush()
+    await asyncio.sleep(0.1)
+    journal.error = None
+    with pytest.raises(StoreFailed, match="full"):
+        await recorder.flush(state=JobState.SUCCEEDED, result={})
+    assert (created, journal.rows) == ([], [])
 
 
 async def test_a_patient_recorder_raises_what_went_wrong_in_the_background() -> None:
