@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import warnings
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,6 +12,7 @@ from orchestrator.config import RaySettings
 from orchestrator.errors import EngineFailed, InvalidRequest, ServiceFailed, UnknownName
 from orchestrator.workers.ray.deployment import DEPLOYMENT, application_name, host_of
 from orchestrator.workers.ray.joining import joined
+from orchestrator.workers.ray.serve_module import imported_serve
 
 _LOOK_AGAIN_S = 0.2
 
@@ -106,10 +106,9 @@ async def handle_of(name: str, settings: RaySettings) -> tuple[Any, str]:  # Any
 
 
 def _handle_of(name: str, namespace: str) -> tuple[Any, str]:  # Any: as above
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Serve declares its settings in a way that pydantic deprecates
-        from ray import serve
-        from ray.serve.exceptions import RayServeException
+    serve = imported_serve()
+    from ray.serve.exceptions import RayServeException
+
     beginning = application_name("", namespace=namespace)
     try:
         names = {app.removeprefix(beginning) for app in serve.status().applications if app.startswith(beginning)}

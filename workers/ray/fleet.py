@@ -7,9 +7,7 @@ that any machine can look at the fleet, scale it and take it down without the fi
 from __future__ import annotations
 
 import json
-import logging
 import time
-import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -18,20 +16,12 @@ from orchestrator.fleet_file import FleetFile, Replicas
 from orchestrator.workers.ray.deployment import DEPLOYMENT, application, application_name
 from orchestrator.workers.ray.fleet_changes import Changes, changes_between, package_version, version_of
 from orchestrator.workers.ray.fleet_status import FAILED, RUNNING, UNHEALTHY, Json, ModelStatus, status_of, text_of
+from orchestrator.workers.ray.serve_module import imported_serve
 
 _KV_NAMESPACE = "ttc"
 _CALL_S = 30.0
 _REPLICA_CALL_S = 5.0
 _LOOK_AGAIN_S = 0.2
-
-
-def _serve() -> Any:  # Any: a module of Ray
-    """Ray Serve, imported now, with what it would tell everybody about its work left out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Serve declares its settings in a way that pydantic deprecates
-        from ray import serve
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    return serve
 
 
 def _versioned(fleet: FleetFile, name: str, *, salt: str) -> Any:  # Any: Ray is not imported before it is needed
@@ -81,7 +71,7 @@ class DeployedFleet:
 
     def deploy(self, fleet: FleetFile) -> Changes:
         """Asks for what the file says and the cluster does not have yet; returns before it is there."""
-        serve = _serve()
+        serve = imported_serve()
         changes = self.changes(fleet)
         wanted = (*changes.added, *changes.changed, *changes.scaled)
         salts = dict((self._noted() or {}).get("salts", {}))
@@ -154,7 +144,7 @@ class DeployedFleet:
         """
         from ray.experimental.internal_kv import _internal_kv_del
 
-        serve = _serve()
+        serve = imported_serve()
         names = sorted(self._present())
         leaving = self._replicas(names, states={RUNNING})
         for name in names:

@@ -7,7 +7,6 @@ engine is hosted, as `orchestrator.workers.hosted` hosts any, and what that one'
 
 from __future__ import annotations
 
-import logging
 import os
 
 from orchestrator.config import Settings
@@ -62,7 +61,6 @@ async def open_here(target: str, settings: Settings) -> Engine:
     from orchestrator.workers.ray.cluster import MEMBERSHIP, handle_of
 
     _checked(target)
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     await MEMBERSHIP.join(settings.ray)
     try:
         from orchestrator.workers.ray.engine import open_engine
