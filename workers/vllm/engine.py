@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from orchestrator.engine import GenerateRequest, ModelDescription, Prompt
+from orchestrator.engine import ModelDescription, Prompt
 from orchestrator.engine_health import EngineHealth
 from orchestrator.errors import ContextOverflow
 from orchestrator.workers.vllm.core import Core
@@ -105,12 +105,11 @@ class VllmEngine(WritesNothing):
 
     # For those that build on it
 
-    async def _prompt_ids(self, prompt: Prompt, request: GenerateRequest | None = None) -> list[int]:
-        tools = request.tools if request is not None else None
+    async def _prompt_ids(self, prompt: Prompt) -> list[int]:
         size = sum(len(message.content) for message in prompt.messages) + len(prompt.continuation_text)
         if size <= _INLINE_CHARS:
-            return self._prompts.prompt_ids(prompt, tools=tools)
-        return await asyncio.to_thread(self._prompts.prompt_ids, prompt, tools=tools)
+            return self._prompts.prompt_ids(prompt)
+        return await asyncio.to_thread(self._prompts.prompt_ids, prompt)
 
     def _require_room(self, prompt_tokens: int, *, replies: int = 1) -> None:
         limit = self._description.context_length

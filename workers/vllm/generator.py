@@ -84,7 +84,7 @@ class VllmGenerator(VllmEngine):
             if request.deadline_s is not None:
                 waited_s = asyncio.get_running_loop().time() - asked_at
                 request = replace(request, deadline_s=max(0.0, request.deadline_s - waited_s))
-            prompt = await self._prompt_ids(request.prompt, request)
+            prompt = await self._prompt_ids(request.prompt)
             self._require_room(len(prompt))
             self._core.require_room(len(request.samples))
             generation = live.generation = self._generation(request, prompt)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
 from orchestrator.engine import Message, Prompt
 from orchestrator.errors import InvalidRequest
-from orchestrator.reply_form import ToolOffer
 from orchestrator.workers.template import Part, cut, encode_parts, plain
 from orchestrator.workers.vllm.vocabulary import Vocabulary, without_surrogates
 
@@ -47,71 +45,35 @@ class PromptReader:
         self._start = tuple(start)
         self._conversation_ids = lru_cache(maxsize=_REMEMBERED_CONVERSATIONS)(self._encoded_conversation)
 
-    def prompt_ids(self, prompt: Prompt, *, tools: ToolOffer | None = None) -> list[int]:
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
         """The ids the model reads for a prompt.
 
         Raises:
             InvalidRequest: The prompt is empty, an id is not in the vocabulary, or the template refuses.
         """
-        shown = json.dumps([dict(function) for function in tools.functions], sort_keys=True) if tools else ""
-        return self.vocabulary.continued(self._conversation_ids(prompt.messages, shown), prompt)
+        return self.vocabulary.continued(self._conversation_ids(prompt.messages), prompt)
 
     def document_ids(self, text: str) -> list[int]:
         """A text by itself as the model reads it, with the tokens that begin and end it; never empty."""
         return self._tokenizer.encode(without_surrogates(text)) or self.vocabulary.encode(" ") or [0]
 
-    def _encoded_conversation(self, messages: tuple[Message, ...], tools: str) -> tuple[int, ...]:
+    def _encoded_conversation(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
         if not messages:
             return self._start
         if not self._tokenizer.chat_template:
             return (*self._start, *encode_parts(self.vocabulary, plain(messages)))
-        return tuple(encode_parts(self.vocabulary, self._rendered(messages, tools)))
+        return tuple(encode_parts(self.vocabulary, self._rendered(messages)))
 
-    def _rendered(self, messages: Sequence[Message], tools: str) -> list[Part]:
+    def _rendered(self, messages: Sequence[Message]) -> list[Part]:
         """The conversation in pieces; contents are cut in afterwards, so that none can pass for the template's text."""
         nonce = secrets.token_hex(8)
         marks = [f"\ue000{nonce}:{index}\ue001" for index in range(len(messages))]
-        for text in (tools, *(call.arguments + call.name for turn in messages for call in turn.tool_calls)):
-            self._refuse_special(text)
-        turns = [_turn(message, mark) for message, mark in zip(messages, marks, strict=True)]
-        options: dict[str, Any] = {"tools": json.loads(tools)} if tools else {}  # Any: JSON values
+        turns = [{"role": message.role, "content": mark} for message, mark in zip(messages, marks, strict=True)]
         try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **options)
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates are code of the model's author: jinja errors and any other
             raise InvalidRequest(
                 f"the model's chat template refuses these messages: {error}", field="messages"
             ) from error
         kept = {mark: message.content for mark, message in zip(marks, messages, strict=True) if mark in text}
         return cut(text, kept)
-
-    def _refuse_special(self, text: str) -> None:
-        for special in self.vocabulary.special_texts:
-            if special in text:
-                raise InvalidRequest(
-                    f"tools and their calls must not hold the model's special text {special!r}", field="tools"
-                )
-
-
-def _turn(message: Message, content: str) -> dict[str, Any]:  # Any: JSON values
-    turn: dict[str, Any] = {"role": message.role, "content": content}
-    if message.tool_calls:
-        turn["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {"name": call.name, "arguments": _arguments(call.arguments)},
-            }
-            for call in message.tool_calls
-        ]
-    if message.tool_call_id:
-        turn["tool_call_id"] = message.tool_call_id
-    return turn
-
-
-def _arguments(text: str) -> Any:  # Any: JSON value
-    """Templates expect an object; a text that is none is left as it is."""
-    try:
-        value = json.loads(text or "{}")
-    except (json.JSONDecodeError, RecursionError):
-        return text
-    return value if isinstance(value, Mapping) else text

@@ -8,7 +8,6 @@ import pytest
 
 from orchestrator.engine import Message, Prompt, Span
 from orchestrator.errors import InvalidRequest
-from orchestrator.reply_form import ToolCall, ToolOffer
 from orchestrator.workers.vllm.prompts import PromptReader
 from orchestrator.workers.vocabulary import BaseVocabulary
 
@@ -85,24 +84,6 @@ def test_templates_that_refuse_are_the_callers_business():
     with pytest.raises(InvalidRequest, match="no system turns") as caught:
         reader().prompt_ids(Prompt((Message("system", "s"), *user("hi"))))
     assert caught.value.field == "messages"
-
-
-def test_tools_are_rendered_and_cannot_smuggle_special_texts():
-    tools = ToolOffer(functions=({"name": "look"},))
-    assert b"look" in bytes(reader().prompt_ids(Prompt(user("hi")), tools=tools))
-    with pytest.raises(InvalidRequest) as caught:
-        reader().prompt_ids(Prompt(user("hi")), tools=ToolOffer(functions=({"name": "<e>"},)))
-    assert caught.value.field == "tools"
-    called = Message("assistant", "", (ToolCall("1", "look", '{"a": "<e>"}'),))
-    with pytest.raises(InvalidRequest):
-        reader().prompt_ids(Prompt((*user("hi"), called)))
-
-
-def test_arguments_of_calls_are_objects_for_the_template_where_they_are():
-    called = (Message("assistant", "", (ToolCall("1", "look", '{"a": 1}'), ToolCall("2", "see", "no json"))),)
-    text = bytes(reader().prompt_ids(Prompt((*user("hi"), *called)))).decode()
-    assert "{'a': 1}" in text
-    assert "'no json'" in text
 
 
 def test_an_empty_prompt_is_refused():
