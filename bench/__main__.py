@@ -53,6 +53,7 @@ def suites() -> list[Suite]:
     ]
     has_engine = find_spec("llama_cpp") is not None
     if has_engine:
+        found.append(Suite("hosted", "orchestrator.bench.hosted", ("--rounds", "1", *_OUT), _OUT))
         catalogue = Catalogue.from_environment()
         names = ("smollm2-135m", "qwen2.5-coder-0.5b")
         pulled = [str(catalogue.path(name)) for name in names if catalogue.is_pulled(name)]

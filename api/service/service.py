@@ -16,6 +16,7 @@ from orchestrator.api.service.chats import Chats
 from orchestrator.api.service.following import Followers
 from orchestrator.api.service.live import LiveEvents
 from orchestrator.api.service.observing.context import trace_labels
+from orchestrator.api.service.readiness import Readiness
 from orchestrator.api.service.requests import JobRequest
 from orchestrator.api.service.retention import keep_forgetting
 from orchestrator.api.service.security.payments import priced
@@ -24,7 +25,7 @@ from orchestrator.api.service.security.wishes import check_wishes
 from orchestrator.asking import CheckedJob
 from orchestrator.budget import UNLIMITED, Budget
 from orchestrator.config import ServiceSettings
-from orchestrator.errors import BudgetExhausted, JobConflict, ServiceStopping, TooManyRequests, TtcError, UnknownName
+from orchestrator.errors import BudgetExhausted, JobConflict, ServiceStopping, TooManyRequests, UnknownName
 from orchestrator.events import Event
 from orchestrator.in_process import Orchestrator
 from orchestrator.reply_form import FREE_FORM, ReplyForm
@@ -39,7 +40,6 @@ _MAX_PRICINGS = 4
 _END_S = 5.0
 """A job that was told to end here is waited for so long."""
 _DAY_S = 86_400.0
-_PROBE_S = 2.0
 """What does not answer so soon is not ready."""
 
 
@@ -89,6 +89,7 @@ class Service:
             max_waiting=self.settings.max_chat_waiting,
         )
         self._followers = Followers(orchestrator, live)
+        self._readiness = Readiness(orchestrator)
         self._group = asyncio.TaskGroup()
         self._is_stopping = False
         self._is_drained = False
@@ -370,27 +371,7 @@ class Service:
         """Why requests sent now would not be served; empty if they would be."""
         if self._is_stopping:
             return ["the service is being stopped"]
-        problems = [f"store: {reason}" async for reason in self._store_problems()]
-        for engine in self.orchestrator.fleet:
-            name = engine.describe().name
-            try:
-                async with asyncio.timeout(_PROBE_S):
-                    health = await engine.health()
-            except Exception as error:  # noqa: BLE001  # an engine may raise anything
-                problems.append(f"model {name}: {error}")
-            else:
-                if not health.is_ready:
-                    problems.append(f"model {name}: {health.detail or 'not ready'}")
-        return problems
-
-    async def _store_problems(self) -> AsyncIterator[str]:
-        try:
-            async with asyncio.timeout(_PROBE_S):
-                await self.orchestrator.store.put_document("probe", "readyz", {"at": time.time()})
-        except TimeoutError:
-            yield f"no answer within {_PROBE_S:g} s"
-        except TtcError as error:
-            yield str(error)
+        return await self._readiness.problems()
 
 
 def _digest(request: JobRequest, form: ReplyForm, batch: str | None) -> str:

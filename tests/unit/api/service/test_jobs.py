@@ -13,8 +13,10 @@ from orchestrator.actions import AskHuman
 from orchestrator.api.service.requests import JobRequest
 from orchestrator.api.service.security.principal import KeyLimits, Principal
 from orchestrator.budget import Budget
+from orchestrator.errors import StoreFailed
 from orchestrator.policy import as_policy
 from orchestrator.store import JobState
+from orchestrator.stores import MemoryStore
 
 from .serving import JOB, PROBLEM, SLOW, serving, until
 
@@ -386,6 +388,33 @@ async def test_readiness_names_the_model_that_is_not_there() -> None:
         alive = await here.client.get("/healthz")
     assert (ready.status_code, not_ready.status_code, alive.status_code) == (200, 503, 200)
     assert not_ready.json()["problems"] == ["model scripted: closed"]
+
+
+class CountsProbes(MemoryStore):
+    num_probes = 0
+    is_full = False
+
+    async def put_document(self, kind: str, key: str, value: dict[str, Any] | None) -> None:
+        self.num_probes += kind == "probe"
+        if self.is_full:
+            raise StoreFailed("no space left")
+        await super().put_document(kind, key, value)
+
+
+async def test_many_who_ask_whether_it_is_ready_make_the_store_write_once() -> None:
+    store = CountsProbes()
+    async with serving(store=store) as here:
+        answers = await asyncio.gather(*(here.client.get("/readyz") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert store.num_probes == 1
+
+
+async def test_readiness_says_that_the_store_cannot_be_written() -> None:
+    store = CountsProbes()
+    async with serving(store=store) as here:
+        store.is_full = True
+        not_ready = await here.client.get("/readyz")
+    assert (not_ready.status_code, not_ready.json()["problems"]) == (503, ["store: no space left"])
 
 
 async def test_the_api_document_describes_every_endpoint_and_its_errors() -> None:
