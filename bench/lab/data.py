@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ from orchestrator.bench.lab.tokenizer import BOS, EOS, PAD, SEPARATOR, encode, p
 from orchestrator.bench.tasks import TASKS, draw
 
 ROW_TOKENS = 128
-_SHARES = {"expression": 0.27, "countdown": 0.43, "sudoku6": 0.3}
+SHARES = {"expression": 0.27, "countdown": 0.43, "sudoku6": 0.3}
 """Of documents."""
-_COMPLEXITIES = {
+COMPLEXITIES = {
     "expression": (1, 2, 3, 4, 5, 6, 8, 10, 12),
     "countdown": (1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 6),
     "sudoku6": (1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8, 8, 9, 10, 12, 14, 16),
@@ -35,21 +35,21 @@ _MAX_SHARDS = 60
 """Of one writer; what has been written is used again and again after that."""
 
 
-def document(rng: random.Random) -> bytes:
-    """One encoded example of a random task and complexity."""
-    name = rng.choices(tuple(_SHARES), tuple(_SHARES.values()))[0]
+def document(rng: random.Random, shares: Mapping[str, float] = SHARES) -> bytes:
+    """One encoded example of a random task, drawn by these shares, and of a random complexity."""
+    name = rng.choices(tuple(shares), tuple(shares.values()))[0]
     task = TASKS[name]
-    complexity = rng.choice(_COMPLEXITIES[name])
+    complexity = rng.choice(COMPLEXITIES[name])
     example = draw(task, rng, complexity, "train")
     return prompt_ids(example.problem) + encode(example.solution) + bytes([EOS])
 
 
-def rows(rng: random.Random, count: int) -> npt.NDArray[np.uint8]:
+def rows(documents: Callable[[], bytes], count: int) -> npt.NDArray[np.uint8]:
     """Packed rows [count, ROW_TOKENS]: each document goes where the least room is left."""
     packed = np.full((count, ROW_TOKENS), PAD, np.uint8)
     done, open_rows = 0, [bytearray() for _ in range(_OPEN_ROWS)]
     while done < count:
-        text = document(rng)
+        text = documents()
         fitting = [row for row in open_rows if len(row) + len(text) <= ROW_TOKENS]
         if fitting:
             row = max(fitting, key=len)
@@ -63,13 +63,13 @@ def rows(rng: random.Random, count: int) -> npt.NDArray[np.uint8]:
     return packed
 
 
-def write_shards(folder: Path, seed: int, rows_per_shard: int) -> None:
+def write_shards(folder: Path, seed: int, rows_per_shard: int, shares: Mapping[str, float]) -> None:
     """Writes shards without end; a worker's whole life."""
     os.nice(5)
     rng = random.Random(seed)
     number, parent = 0, os.getppid()
     while os.getppid() == parent and number < _MAX_SHARDS:
-        shard = rows(rng, rows_per_shard if number else rows_per_shard // 4)
+        shard = rows(lambda: document(rng, shares), rows_per_shard if number else rows_per_shard // 4)
         partial = folder / f".{seed}-{number}.partial"
         with partial.open("wb") as file:
             np.save(file, shard)
@@ -77,13 +77,15 @@ def write_shards(folder: Path, seed: int, rows_per_shard: int) -> None:
         number += 1
 
 
-def start_writers(folder: Path, *, seed: int, num_workers: int, rows_per_shard: int) -> list[multiprocessing.Process]:
+def start_writers(
+    folder: Path, *, seed: int, num_workers: int, rows_per_shard: int, shares: Mapping[str, float] = SHARES
+) -> list[multiprocessing.Process]:
     """Daemon processes that fill ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     TASKS["sudoku6"].example(random.Random(0), 4)  # its table of grids is made once, before the fork
     context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=write_shards, args=(folder, 1000 * seed + number, rows_per_shard), daemon=True)
+        context.Process(target=write_shards, args=(folder, 1000 * seed + number, rows_per_shard, shares), daemon=True)
         for number in range(num_workers)
     ]
     for worker in workers:

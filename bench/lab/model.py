@@ -103,14 +103,25 @@ class Llama(nn.Module):
             bias: Added to the attention scores, [rows, 1, length, keys]; None for plain causal attention.
             cache: Earlier positions; the new ones are added to it.
         """
+        return self.logits(self.states(tokens, bias, cache)[-1])
+
+    def states(self, tokens: Tensor, bias: Tensor | None = None, cache: Cache | None = None) -> list[Tensor]:
+        """What every layer leaves, [rows, length, width] each."""
         start = cache.filled if cache is not None else 0
         rotation = self.rotation[:, start : start + tokens.shape[1]]
         x: Tensor = self.embedding(tokens)
+        states: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             x = layer(x, rotation, bias, (cache.state[index], start) if cache is not None else None)
+            states.append(x)
         if cache is not None:
             cache.filled = start + tokens.shape[1]
-        return functional.linear(functional.rms_norm(x, (self.size.width,), self.norm, NORM_EPS), self.embedding.weight)
+        return states
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states of the last layer."""
+        normed = functional.rms_norm(hidden, (self.size.width,), self.norm, NORM_EPS)
+        return functional.linear(normed, self.embedding.weight)
 
     @property
     def num_parameters(self) -> int:

@@ -2,7 +2,9 @@
 
 ``python3 bench/lab/bare.py prm --weights FOLDER --out OUT --minutes 40``: ``FOLDER`` holds ``small.pt`` and
 ``large.pt`` as `train` left them; solutions of both are labelled, by rollouts of the larger one as long as the time for
-that lasts and then by the tasks' checkers. The larger one is trained further on the labels, and judged on dev problems.
+that lasts and then by the tasks' checkers. Layers are put on top of the larger one and trained on the labels; the rest
+stays as it is, and the result is judged on dev problems. The first layer on top is taught beforehand, and all along,
+how likely the generator found each token of the solution (`comparing`): what tells a slip, said at every token.
 Leaves ``OUT/prm.pt`` and ``OUT/prm.jsonl``; labels are kept in ``OUT`` too, and used by the next run.
 """
 
@@ -12,7 +14,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,14 +26,20 @@ from torch.nn import functional
 
 from orchestrator.bench.lab.auc import auc, auc_within
 from orchestrator.bench.lab.checkpoint import load, save
+from orchestrator.bench.lab.comparing import Read, teach
+from orchestrator.bench.lab.growing import deepened
 from orchestrator.bench.lab.labels import Labelled, labelled
-from orchestrator.bench.lab.model import Llama
-from orchestrator.bench.lab.tokenizer import MINUS, PAD, PLUS, STEP_END, encode, prompt_ids
+from orchestrator.bench.lab.model import NORM_EPS, Layer, Llama
+from orchestrator.bench.lab.tokenizer import EQUALS, MINUS, PAD, PLUS, SEPARATOR, STEP_END, encode, prompt_ids
 from orchestrator.bench.lab.train import Log, Optimizers, learning_rate
 from orchestrator.bench.tasks import TASKS, Split
 
 MOST_TOKENS = 192
 """Of a problem and its solution; longer ones are no use for training."""
+_SURPRISE = 1.5
+"""Weight of the second loss."""
+_LEAST_LIKELY = -8.0
+"""Nats; what is less likely still is as surprising."""
 
 
 def tagged(problem: str, steps: Sequence[str]) -> bytes:
@@ -173,42 +181,42 @@ def write_labels(path: Path, items: Sequence[Labelled]) -> None:
         file.writelines(json.dumps(asdict(item)) + "\n" for item in items)
 
 
+class Surprise(nn.Module):
+    """Guesses from a layer's output how likely the generator found the token just read; dropped after the training."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.Parameter(torch.ones(width))
+        self.guess = nn.Linear(width, 1)
+
+    def loss(self, state: Tensor, log_likelihood: Tensor, is_token: Tensor) -> Tensor:
+        """Mean smooth L1 distance in nats over the tokens that count [rows, length]."""
+        guess = self.guess(functional.rms_norm(state.float(), state.shape[-1:], self.norm, NORM_EPS))[..., 0]
+        return functional.smooth_l1_loss(guess[is_token], log_likelihood[is_token])
+
+
 def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:
-    """Trains on labels until the time is up, or so many times on each."""
+    """Trains on labels until the time is up: layers put on top of the model, or all of a model that has them."""
     device = options.device
     model, facts = load(Path(options.weights), options.start, device)
-    rng = random.Random(options.seed)
-    waiting = batches(items, rng)
-    epoch_batches = len(waiting)
-    log.write(event="batched", solutions=len(items), batches=epoch_batches)
-    peak = options.peak * model.size.learning_rate
-    optimizers = Optimizers(model, peak, device)
-    started, end = time.time(), options.until - options.evaluation_s
-    limit = options.epochs * epoch_batches
-    step, losses = 0, torch.zeros((), device=device)
-    model.train()
-    while (now := time.time()) < end and step < limit:
-        if not waiting:
-            items = read_labels(Path(options.out) / "labels-train.jsonl")  # another process may have added some
-            waiting = batches(items, rng)
-        loss = verdict_loss(model, waiting.pop())
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
-        progress = max((now - started) / max(end - started, 1e-9), step / limit)
-        optimizers.step(learning_rate(peak, step, progress))
-        step += 1
-        losses += loss.detach()
-        if step % 100 == 0:
-            log.write(step=step, loss=round(float(losses) / 100, 4), epochs=round(step / epoch_batches, 2))
-            losses = torch.zeros((), device=device)
-        if step % 1000 == 0:
-            log.write(step=step, event="judged", dev=judged(model, held_out[:600]))
-            save(model, Path(options.out) / "prm.pt", {**facts, "prm_steps": facts.get("prm_steps", 0) + step})
-            model.train()
+    training = _Training(items, options, log)
+    if options.more_layers:
+        below = model.size.layers
+        read = [_read(model, batch) for batch in training.waiting[: options.compared]]
+        model = deepened(model.cpu(), options.more_layers, _normed(read[:20]))
+        first = model.layers[below]
+        assert isinstance(first, Layer)
+        teach(first, read, model.rotation, steps=options.compare_steps, seed=options.seed)
+        model = model.to(device)
+        loss, learner = top_loss(model, below)
+    else:
+        loss, learner = (lambda batch: verdict_loss(model, batch)), model
+    seconds = options.until - options.evaluation_s - time.time()
+    training.run(model, loss, learner, seconds)
     known = {
         **facts,
-        "prm_steps": facts.get("prm_steps", 0) + step,
-        "prm_s": round(facts.get("prm_s", 0.0) + time.time() - started, 1),
+        "prm_steps": facts.get("prm_steps", 0) + training.step,
+        "prm_s": round(facts.get("prm_s", 0.0) + seconds, 1),
         "labelled": len(items),
     }
     save(model, Path(options.out) / "prm.pt", known)
@@ -217,16 +225,103 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     save(model, Path(options.out) / "prm.pt", {**known, "dev_auc": result})
 
 
-def verdict_loss(model: Llama, batch: Batch) -> Tensor:
-    """Cross entropy of "+" against "-" after each step, and of these two against all else that might be said there."""
-    device = model.rotation.device
-    tokens, is_bad = batch.tokens.to(device).long(), batch.is_bad.to(device).long()
-    length = tokens.shape[1]
+def top_loss(model: Llama, below: int) -> tuple[Callable[[Batch], Tensor], nn.Module]:
+    """The loss of the layers on top of the first so many, which are frozen, and all that it trains."""
+    for weight in (*model.embedding.parameters(), *model.layers[:below].parameters()):
+        weight.requires_grad_(False)
+    surprise = Surprise(model.size.width).to(model.rotation.device)
+    generator_norm = model.norm.detach().clone()
+
+    def loss(batch: Batch) -> Tensor:
+        tokens = batch.tokens.to(model.rotation.device).long()
+        states = _states(model, tokens)
+        likelihood = _log_likelihood(model, states[below - 1], generator_norm, tokens)
+        told = surprise.loss(states[below], likelihood, _is_solution(tokens))
+        return verdict_loss(model, batch, states) + _SURPRISE * told
+
+    return loss, nn.ModuleList([model, surprise])
+
+
+class _Training:
+    """Steps on labelled solutions."""
+
+    def __init__(self, items: Sequence[Labelled], options: argparse.Namespace, log: Log) -> None:
+        self.step = 0
+        self._items, self._options, self._log = items, options, log
+        self._rng = random.Random(options.seed)
+        self.waiting = batches(items, self._rng)
+        log.write(event="batched", solutions=len(items), batches=len(self.waiting))
+
+    def run(self, model: Llama, loss_of: Callable[[Batch], Tensor], learner: nn.Module, seconds: float) -> None:
+        """Descends for so long; the learning rate rises and falls once. The model is saved now and then."""
+        device = self._options.device
+        peak = self._options.peak * model.size.learning_rate
+        optimizers = Optimizers(learner, peak, device)
+        started, losses = time.time(), torch.zeros((), device=device)
+        model.train()
+        while (progress := (time.time() - started) / max(seconds, 1e-9)) < 1:
+            if not self.waiting:
+                self.waiting = batches(self._items, self._rng)
+            loss = loss_of(self.waiting.pop())
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_([weight for weight in learner.parameters() if weight.grad is not None], 1.0)
+            optimizers.step(learning_rate(peak, self.step, progress))
+            self.step += 1
+            losses += loss.detach()
+            if self.step % 100 == 0:
+                self._log.write(step=self.step, loss=round(float(losses) / 100, 4), progress=round(progress, 3))
+                losses = torch.zeros((), device=device)
+            if self.step % 1000 == 0:
+                save(model, Path(self._options.out) / "prm.pt", {"prm_steps": self.step})
+
+
+def _states(model: Llama, tokens: Tensor) -> list[Tensor]:
+    length, device = tokens.shape[1], tokens.device
     later = torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
     bias = torch.zeros(1, 1, length, length, dtype=torch.bfloat16, device=device).masked_fill_(later, float("-inf"))
-    is_verdict = is_bad != -100
     with torch.autocast(device.type, torch.bfloat16):
-        logits = model(tokens, bias)[is_verdict].float()
+        return model.states(tokens, bias)
+
+
+@torch.no_grad()
+def _log_likelihood(model: Llama, state: Tensor, norm: Tensor, tokens: Tensor) -> Tensor:
+    """Of every token but the first under the generator, at least `_LEAST_LIKELY` [rows, length]."""
+    normed = functional.rms_norm(state, state.shape[-1:], norm, NORM_EPS)
+    with torch.autocast(tokens.device.type, torch.bfloat16):
+        logits = functional.linear(normed[:, :-1], model.embedding.weight).float()
+    found = logits.log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    return functional.pad(found.clamp(min=_LEAST_LIKELY), (1, 0))
+
+
+@torch.no_grad()
+def _read(model: Llama, batch: Batch) -> Read:
+    """A batch as the generator reads it, on the CPU."""
+    tokens = batch.tokens.to(model.rotation.device).long()
+    state = _states(model, tokens)[-1]
+    likelihood = _log_likelihood(model, state, model.norm, tokens)
+    follows_equals = functional.pad(tokens[:, :-1] == EQUALS, (1, 0))
+    return Read(state.cpu().to(torch.bfloat16), likelihood.cpu(), _is_solution(tokens).cpu(), follows_equals.cpu())
+
+
+def _is_solution(tokens: Tensor) -> Tensor:
+    return ((tokens == SEPARATOR).cumsum(1) > 0) & (tokens != SEPARATOR) & (tokens != PAD)
+
+
+def _normed(read: Sequence[Read]) -> Tensor:
+    """RMS-normed hidden states after the last layer, of the tokens of solutions [tokens, width]."""
+    states = torch.cat([some.states[some.counts].float() for some in read])
+    return functional.rms_norm(states, states.shape[-1:])
+
+
+def verdict_loss(model: Llama, batch: Batch, states: Sequence[Tensor] | None = None) -> Tensor:
+    """Cross entropy of "+" against "-" after each step, and of these two against all else that might be said there."""
+    device = model.rotation.device
+    is_bad = batch.is_bad.to(device).long()
+    is_verdict = is_bad != -100
+    if states is None:
+        states = _states(model, batch.tokens.to(device).long())
+    with torch.autocast(device.type, torch.bfloat16):
+        logits = model.logits(states[-1][is_verdict]).float()
     verdicts = logits[:, [PLUS, MINUS]]
     # Servers show the likeliest tokens only, so these two have to be among them.
     all_else = (logits.logsumexp(-1) - verdicts.logsumexp(-1)).mean()
@@ -245,8 +340,10 @@ def main() -> None:
     parser.add_argument("--checked", type=int, default=40_960, help="train solutions in all, labelled by checkers")
     parser.add_argument("--rollouts", type=int, default=3, help="of each step that is looked at")
     parser.add_argument("--chunk", type=int, default=2048, help="solutions labelled at once")
-    parser.add_argument("--epochs", type=float, default=4.0, help="at most")
-    parser.add_argument("--peak", type=float, default=0.3, help="of the learning rate the model was trained with")
+    parser.add_argument("--more-layers", type=int, default=3, help="put on top of the model; only they learn then")
+    parser.add_argument("--compare-steps", type=int, default=4000, help="of teaching the first of them to compare")
+    parser.add_argument("--compared", type=int, default=300, help="batches it is taught with")
+    parser.add_argument("--peak", type=float, default=1.0, help="of the learning rate the model was trained with")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -64,7 +64,7 @@ VOCABULARY += [Token(f"<unused{index}>", _CONTROL) for index in range(_PADDED)]
 
 _IDS = {token.text.replace(_SPACE, " "): index for index, token in enumerate(VOCABULARY) if token.kind == _NORMAL}
 _TEXTS = {index: text for text, index in _IDS.items()}
-SEPARATOR, PLUS, MINUS, STEP_END = (_IDS[text] for text in (SEPARATOR_TEXT, "+", "-", STEP_DELIMITER))
+SEPARATOR, PLUS, MINUS, EQUALS, STEP_END = (_IDS[text] for text in (SEPARATOR_TEXT, "+", "-", "=", STEP_DELIMITER))
 _READ = (*PIECES, *_NUMBERS, *_CELLS, "\n", *map(chr, range(32, 127)))
 _PATTERN = re.compile("|".join(map(re.escape, _READ)))
 assert max(_IDS[text] for text in _READ) < 256

@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from orchestrator.bench.lab.accuracy import FULL, QUICK, Grid, accuracy, brief
 from orchestrator.bench.lab.checkpoint import load, save
-from orchestrator.bench.lab.data import ROW_TOKENS, Shards, batch_of, start_writers
+from orchestrator.bench.lab.data import ROW_TOKENS, SHARES, Shards, batch_of, start_writers
 from orchestrator.bench.lab.model import SIZES, Llama
 
 _WARMUP_STEPS = 100
@@ -205,7 +205,13 @@ def _check(
 def train_all(options: argparse.Namespace) -> int:
     """Starts writers and the lanes of models, waits for them, and says how many models failed."""
     work = Path(options.work or tempfile.mkdtemp(prefix="lab-"))
-    writers = start_writers(work, seed=options.seed, num_workers=options.workers, rows_per_shard=options.shard_rows)
+    writers = start_writers(
+        work,
+        seed=options.seed,
+        num_workers=options.workers,
+        rows_per_shard=options.shard_rows,
+        shares=SHARES if options.shares is None else dict(zip(SHARES, options.shares, strict=True)),
+    )
     lanes = _GPU_LANES if options.device == "cuda" else _CPU_LANES
     with ThreadPoolExecutor(len(lanes)) as pool:
         failed = sum(pool.map(lambda lane: _train_lane(lane, work, options), lanes))
@@ -245,6 +251,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on the CPU, for each model")
     parser.add_argument("--batch-rows", type=int, default=24, help=f"rows of {ROW_TOKENS} tokens a step")
     parser.add_argument("--shard-rows", type=int, default=8192)
+    parser.add_argument(
+        "--shares",
+        type=float,
+        nargs=len(SHARES),
+        metavar=tuple(name.upper() for name in SHARES),
+        help=f"of documents, by task; {' '.join(map(str, SHARES.values()))} by default",
+    )
     parser.add_argument("--peak", type=float, default=1.0, help="times the learning rate of the size")
     parser.add_argument("--evaluation-s", type=float, default=60.0, help="kept for the last evaluation; 0 for none")
     parser.add_argument("--eval-problems", type=int, default=96)

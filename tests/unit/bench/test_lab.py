@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from orchestrator.bench.lab import checkpoint, data, generation, growing, model, tokenizer, train  # noqa: E402
+from orchestrator.bench.lab import checkpoint, data, generation, growing, model, slips, tokenizer, train  # noqa: E402
 from orchestrator.bench.tasks import TASKS, Task, is_solved  # noqa: E402
 
 TINY = model.Size(32, 2, 32, 1e-2)
@@ -27,6 +27,11 @@ def rough_model() -> model.Llama:
         if weight.dim() == 2:
             torch.nn.init.normal_(weight, std=0.3)
     return made.eval()
+
+
+def packed_rows(count: int):
+    rng = random.Random(1)
+    return data.rows(lambda: data.document(rng), count)
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
@@ -67,7 +72,7 @@ def test_characters_that_no_task_uses_are_refused() -> None:
 
 
 def test_packed_documents_do_not_see_each_other_and_only_solutions_are_learnt() -> None:
-    rows = torch.from_numpy(data.rows(random.Random(1), 20))
+    rows = torch.from_numpy(packed_rows(20))
     row = next(row[None] for row in rows if (row == tokenizer.BOS).sum() > 1)
     batch = data.batch_of(row, torch.float32)
     made = rough_model()
@@ -96,7 +101,7 @@ def test_greedy_sampling_with_a_cache_and_padding_equals_one_by_one() -> None:
 
 
 def test_training_lowers_the_loss() -> None:
-    batch = data.batch_of(torch.from_numpy(data.rows(random.Random(1), 1)), torch.float32)
+    batch = data.batch_of(torch.from_numpy(packed_rows(1)), torch.float32)
     made = model.Llama(TINY)
     optimizers = train.Optimizers(made, 1e-2, "cpu")
     step = train.step_of(made, device="cpu", is_compiled=False)
@@ -127,6 +132,34 @@ def test_a_grown_model_computes_what_it_did() -> None:
     torch.testing.assert_close(deeper(ids), made(ids))
     with pytest.raises(ValueError, match="cannot grow"):
         growing.grown(made, model.Size(size.width, 2 * size.layers + 1, size.hidden, 1e-2))
+
+
+def test_layers_on_top_begin_with_a_look_at_the_token_before() -> None:
+    made = model.Llama(model.Size(64, 2, 32, 1e-2))
+    for weight in made.parameters():
+        if weight.dim() == 2:
+            torch.nn.init.normal_(weight, std=0.1)
+    # Hidden states of a trained model share a direction; those of a random one have to be given it.
+    made.embedding.weight.data += torch.linspace(0.5, 1.5, 64)
+    ids = torch.tensor([list(tokenizer.prompt_ids("Make 24 from 13 8 2 7"))])
+    last = made.states(ids)[-1][0].detach()
+    normed = torch.nn.functional.rms_norm(last, (64,))
+    deeper = growing.deepened(made, 2, normed)
+    assert (deeper.size.layers, len(deeper.layers)) == (4, 4)
+    torch.testing.assert_close(deeper.states(ids)[1], made.states(ids)[1])
+    added = deeper.states(ids)[2][0] - last
+    before = torch.cat([normed[:1], normed[:-1]])
+    alike = torch.nn.functional.cosine_similarity(added[2:], before[2:])
+    assert (alike > torch.nn.functional.cosine_similarity(added[2:], normed[2:])).all()
+
+
+def test_slips_are_documents_of_the_task_as_the_model_writes_them() -> None:
+    made = rough_model()
+    documents = slips.written(made, "countdown", count=8, temperature=1.0, seed=1)
+    problems = [tokenizer.decode(document[1:]).partition("\n")[0] for document in documents]
+    assert all(TASKS["countdown"].canonical(problem) for problem in problems)
+    assert all(document[-1] == tokenizer.EOS and len(document) <= data.ROW_TOKENS for document in documents)
+    assert documents == slips.written(made, "countdown", count=8, temperature=1.0, seed=1)
 
 
 def test_training_goes_on_from_exported_weights(tmp_path: Path) -> None:

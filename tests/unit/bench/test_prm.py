@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from orchestrator.bench.lab import model, prm, tokenizer  # noqa: E402
+from orchestrator.bench.lab import comparing, growing, model, prm, tokenizer  # noqa: E402
 from orchestrator.bench.lab.labels import Labelled, labelled  # noqa: E402
 from orchestrator.bench.tasks import TASKS, steps_of  # noqa: E402
 
@@ -118,3 +118,54 @@ def test_verdicts_become_the_likeliest_tokens_at_a_steps_end() -> None:
     with torch.no_grad():
         logits = made.eval()(batch.tokens.long())[batch.is_bad != -100]
     assert set(logits.topk(2).indices.flatten().tolist()) == {tokenizer.PLUS, tokenizer.MINUS}
+
+
+def test_layers_on_top_learn_verdicts_and_leave_the_generator_as_it_is() -> None:
+    items = [
+        Labelled("expression", 1, "Evaluate mod 61: 1+2", ("1+2=3", f"3+{n}={n}"), 2 if n % 2 else 1)
+        for n in (10, 11, 12, 13) * 5
+    ]
+    generator = rough_model()
+    made = growing.deepened(generator, 2, torch.randn(100, 32))
+    loss, learner = prm.top_loss(made, generator.size.layers)
+    optimizer = torch.optim.AdamW([weight for weight in learner.parameters() if weight.requires_grad], 1e-2)
+    made.train()
+    for _ in range(60):
+        for batch in prm.batches(items, random.Random(1)):
+            loss(batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    before, after = generator.state_dict(), made.state_dict()
+    for name in set(before) - {"norm"}:
+        assert torch.equal(before[name], after[name]), name
+    scores = prm.step_scores(made.eval(), items)
+    labels = [step < item.num_good for item in items for step in range(2)]
+    assert prm.auc([score for both in scores for score in both], labels) > 0.95
+
+
+def test_a_layer_is_taught_how_likely_a_token_was_from_the_state_before_it() -> None:
+    # A state names its own token in the first half, and in the second the token that it expects next.
+    names = torch.nn.functional.normalize(torch.randn(6, 32), dim=-1) * 32**0.5
+    generator = torch.Generator().manual_seed(3)
+    own, expected = (torch.randint(0, 6, (64, 12), generator=generator) for _ in range(2))
+    is_as_expected = torch.rand(64, 12, generator=generator) < 0.6
+    own[:, 1:] = torch.where(is_as_expected[:, 1:], expected[:, :-1], own[:, 1:])
+    likely = torch.zeros(64, 12)
+    likely[:, 1:] = torch.where(own[:, 1:] == expected[:, :-1], 0.0, -6.0)
+    counts = torch.ones(64, 12, dtype=torch.bool)
+    counts[:, 0] = False
+    states = torch.cat([names[own], names[expected]], -1)
+    read = [comparing.Read(states, likely, counts, counts)]
+    size = model.Size(64, 1, 64, 1e-2)
+    layer, rotation = model.Layer(size), model.rotation_table(16)
+    comparing.teach(layer, read, rotation, steps=120, seed=1)
+    with torch.no_grad():
+        normed = torch.nn.functional.rms_norm(states, (64,))
+        query, key, _ = layer.qkv(normed).view(64, 12, 6, 32).transpose(1, 2).chunk(3, dim=1)
+        turn = rotation[:, :12]
+        scores = model.rotated(query, turn) @ model.rotated(key, turn).transpose(-1, -2) / 32**0.5
+        attention = scores.masked_fill(torch.ones(12, 12, dtype=torch.bool).triu(1), float("-inf")).softmax(-1)
+        spoken = layer(states, turn, None, None) @ torch.nn.functional.normalize(layer.down.weight.sum(1), dim=0)
+    assert attention.diagonal(-1, -2, -1).mean() > 0.8
+    told = prm.auc(spoken[counts].tolist(), (likely[counts] > -3).tolist())
+    assert max(told, 1 - told) > 0.9
