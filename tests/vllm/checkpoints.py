@@ -58,6 +58,41 @@ def random_reward_model(folder: Path, *, context: int = 512, seed: int = 0) -> P
     return folder
 
 
+def random_eagle3(folder: Path, target: Path, *, seed: int = 0) -> Path:
+    """An EAGLE-3 head for a Llama: one layer that reads the last token and three states of the target's; it guesses
+    without having learned to. Embedding and head are the target's form, with random weights of their own.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(seed)
+    stated = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    width, inner, vocabulary = stated["hidden_size"], stated["intermediate_size"], stated["vocab_size"]
+    queries = stated["num_attention_heads"] * stated["head_dim"]
+    keys = stated["num_key_value_heads"] * stated["head_dim"]
+    shapes = {
+        "embed_tokens.weight": (vocabulary, width),
+        "lm_head.weight": (vocabulary, width),
+        "fc.weight": (width, 3 * width),
+        "midlayer.self_attn.q_proj.weight": (queries, 2 * width),
+        "midlayer.self_attn.k_proj.weight": (keys, 2 * width),
+        "midlayer.self_attn.v_proj.weight": (keys, 2 * width),
+        "midlayer.self_attn.o_proj.weight": (width, queries),
+        "midlayer.mlp.gate_proj.weight": (inner, width),
+        "midlayer.mlp.up_proj.weight": (inner, width),
+        "midlayer.mlp.down_proj.weight": (width, inner),
+    }
+    weights = {name: torch.randn(rows, columns) / columns**0.5 for name, (rows, columns) in shapes.items()}
+    norms = ("norm", "midlayer.hidden_norm", "midlayer.input_layernorm", "midlayer.post_attention_layernorm")
+    weights |= {f"{norm}.weight": torch.ones(width) for norm in norms}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(weights, folder / "model.safetensors")
+    own = {"architectures": ["LlamaForCausalLMEagle3"], "num_hidden_layers": 1, "draft_vocab_size": vocabulary}
+    own |= {"tie_word_embeddings": False, "torch_dtype": "float32"}
+    (folder / "config.json").write_text(json.dumps(stated | own), encoding="utf-8")
+    return folder
+
+
 def _shape(layers: int, width: int) -> dict[str, Any]:
     vocabulary = json.loads((WEIGHTS / "small" / "config.json").read_text(encoding="utf-8"))
     return {
