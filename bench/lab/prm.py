@@ -38,6 +38,8 @@ MOST_TOKENS = 192
 """Of a problem and its solution; longer ones are no use for training."""
 _SURPRISE = 1.5
 """Weight of the second loss."""
+_TAUGHT_SHARE = 0.1
+"""Of the learning rate, for the layer that can do its part already."""
 _LEAST_LIKELY = -8.0
 """Nats; what is less likely still is as surprising."""
 
@@ -208,11 +210,11 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
         assert isinstance(first, Layer)
         teach(first, read, model.rotation, steps=options.compare_steps, seed=options.seed)
         model = model.to(device)
-        loss, learner = top_loss(model, below)
+        loss, learners = top_loss(model, below)
     else:
-        loss, learner = (lambda batch: verdict_loss(model, batch)), model
+        loss, learners = (lambda batch: verdict_loss(model, batch)), [Learner(model)]
     seconds = options.until - options.evaluation_s - time.time()
-    training.run(model, loss, learner, seconds)
+    training.run(model, loss, learners, seconds)
     known = {
         **facts,
         "prm_steps": facts.get("prm_steps", 0) + training.step,
@@ -225,8 +227,15 @@ def train_prm(items: Sequence[Labelled], held_out: Sequence[Labelled], options: 
     save(model, Path(options.out) / "prm.pt", {**known, "dev_auc": result})
 
 
-def top_loss(model: Llama, below: int) -> tuple[Callable[[Batch], Tensor], nn.Module]:
-    """The loss of the layers on top of the first so many, which are frozen, and all that it trains."""
+class Learner(NamedTuple):
+    """What learns, and at which share of the learning rate."""
+
+    module: nn.Module
+    share: float = 1.0
+
+
+def top_loss(model: Llama, below: int) -> tuple[Callable[[Batch], Tensor], list[Learner]]:
+    """The loss of the layers on top of the first so many, which are frozen, and what it trains, the taught one slowly."""
     for weight in (*model.embedding.parameters(), *model.layers[:below].parameters()):
         weight.requires_grad_(False)
     surprise = Surprise(model.size.width).to(model.rotation.device)
@@ -239,7 +248,8 @@ def top_loss(model: Llama, below: int) -> tuple[Callable[[Batch], Tensor], nn.Mo
         told = surprise.loss(states[below], likelihood, _is_solution(tokens))
         return verdict_loss(model, batch, states) + _SURPRISE * told
 
-    return loss, nn.ModuleList([model, surprise])
+    rest = nn.ModuleList([*model.layers[below + 1 :], surprise, nn.ParameterList([model.norm])])
+    return loss, [Learner(model.layers[below], _TAUGHT_SHARE), Learner(rest)]
 
 
 class _Training:
@@ -252,11 +262,13 @@ class _Training:
         self.waiting = batches(items, self._rng)
         log.write(event="batched", solutions=len(items), batches=len(self.waiting))
 
-    def run(self, model: Llama, loss_of: Callable[[Batch], Tensor], learner: nn.Module, seconds: float) -> None:
+    def run(
+        self, model: Llama, loss_of: Callable[[Batch], Tensor], learners: Sequence[Learner], seconds: float
+    ) -> None:
         """Descends for so long; the learning rate rises and falls once. The model is saved now and then."""
         device = self._options.device
         peak = self._options.peak * model.size.learning_rate
-        optimizers = Optimizers(learner, peak, device)
+        optimizers = [Optimizers(learner.module, peak * learner.share, device) for learner in learners]
         started, losses = time.time(), torch.zeros((), device=device)
         model.train()
         while (progress := (time.time() - started) / max(seconds, 1e-9)) < 1:
@@ -264,8 +276,9 @@ class _Training:
                 self.waiting = batches(self._items, self._rng)
             loss = loss_of(self.waiting.pop())
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_([weight for weight in learner.parameters() if weight.grad is not None], 1.0)
-            optimizers.step(learning_rate(peak, self.step, progress))
+            for learner, optimizer in zip(learners, optimizers, strict=True):
+                nn.utils.clip_grad_norm_(learner.module.parameters(), 1.0, foreach=True)
+                optimizer.step(learning_rate(peak * learner.share, self.step, progress))
             self.step += 1
             losses += loss.detach()
             if self.step % 100 == 0:

@@ -127,8 +127,8 @@ def test_layers_on_top_learn_verdicts_and_leave_the_generator_as_it_is() -> None
     ]
     generator = rough_model()
     made = growing.deepened(generator, 2, torch.randn(100, 32))
-    loss, learner = prm.top_loss(made, generator.size.layers)
-    optimizer = torch.optim.AdamW([weight for weight in learner.parameters() if weight.requires_grad], 1e-2)
+    loss, learners = prm.top_loss(made, generator.size.layers)
+    optimizer = torch.optim.AdamW([weight for learner in learners for weight in learner.module.parameters()], 1e-2)
     made.train()
     for _ in range(60):
         for batch in prm.batches(items, random.Random(1)):
