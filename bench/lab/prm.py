@@ -235,7 +235,7 @@ class Learner(NamedTuple):
 
 
 def top_loss(model: Llama, below: int) -> tuple[Callable[[Batch], Tensor], list[Learner]]:
-    """The loss of the layers on top of the first so many, which are frozen, and what it trains, the taught one slowly."""
+    """The loss of the layers on top of the first so many, which are frozen, and what it trains."""
     for weight in (*model.embedding.parameters(), *model.layers[:below].parameters()):
         weight.requires_grad_(False)
     surprise = Surprise(model.size.width).to(model.rotation.device)
