@@ -34,7 +34,7 @@ GENERATOR = "small"
 POLICIES = ("rebase", "ets", "beam_search")
 SETS = ("expression", "countdown", "sudoku6")
 ARMS = ("shared", "unshared", "capped")
-PROBLEMS_SEED = 20261121  # as the pools
+PROBLEMS_SEED = 20261121
 ROWS = Path("build/bench")
 BUDGET = Budget(max_output_tokens=1_000_000)
 _CELLS = 16384

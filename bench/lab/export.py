@@ -79,7 +79,8 @@ def write_gguf(model: Llama, path: Path, *, name: str, facts: dict[str, Any]) ->
 
     size = model.size
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = gguf.GGUFWriter(str(path), "llama")
+    partial = path.with_suffix(".partial")  # an engine may have the old file mapped
+    writer = gguf.GGUFWriter(str(partial), "llama")
     writer.add_name(f"ttc-lab-{name}")
     writer.add_license("apache-2.0")
     writer.add_description(
@@ -117,6 +118,7 @@ def write_gguf(model: Llama, path: Path, *, name: str, facts: dict[str, Any]) ->
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    partial.replace(path)
 
 
 def check_gguf(model: Llama, path: Path, *, num_problems: int) -> dict[str, float]:
