@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from orchestrator.workers.hosted.frames import BadFrameError, Frame, FrameReader, packed
 
@@ -73,9 +73,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keeps the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # in all but name where the event loop is uvloop's
+        self._transport.set_write_buffer_limits(high=_UNSENT_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Hands on what is complete."""

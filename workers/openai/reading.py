@@ -104,7 +104,7 @@ async def _rest(reply: aiohttp.ClientResponse, pause_s: float) -> None:
     """Leaves what comes to the kernel for a while."""
     connection = reply.connection
     transport = connection.transport if connection is not None else None
-    if not isinstance(transport, asyncio.ReadTransport) or transport.is_closing() or reply.content.is_eof():
+    if transport is None or transport.is_closing() or reply.content.is_eof():
         return  # nothing more will come
     transport.pause_reading()
     try:
